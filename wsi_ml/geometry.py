@@ -121,5 +121,7 @@ class DeepZoom:
         z_size = self.level_size(z_level)
         z_x, z_y = t_col * self.tile_side, t_row * self.tile_side
         if not (0 <= z_x < z_size.width and 0 <= z_y < z_size.height):
-            raise OutsideError(f"Tile {t_col}_{t_row} lies outside level {z_level} of {z_size.width} × {z_size.height} px.")
+            raise OutsideError(
+                f"Tile {t_col}_{t_row} lies outside level {z_level} of {z_size.width} × {z_size.height} px."
+            )
         return Region(z_x, z_y, min(self.tile_side, z_size.width - z_x), min(self.tile_side, z_size.height - z_y))

@@ -91,7 +91,9 @@ class Card:
 def card_from_json(value: dict[str, Any]) -> Card:
     """Card of its JSON values; raises LibraryError when fields are missing or the format is another one."""
     if value.get("format") != CARD_FORMAT:
-        raise LibraryError(f"This slide card has format {value.get('format')!r}; this Ocular reads format {CARD_FORMAT}.")
+        raise LibraryError(
+            f"This slide card has format {value.get('format')!r}; this Ocular reads format {CARD_FORMAT}."
+        )
     try:
         source = value["source"]
         source = SourceFacts(
