@@ -40,6 +40,12 @@ class RemovedError(OcularError):
     code = "removed"
 
 
+class ModelReplacedError(OcularError):
+    """The address pins a model that has been replaced by another; its pixels are not served under that address."""
+
+    code = "model_replaced"
+
+
 class OutsideError(NotFoundError):
     """A level, tile or region lies outside the slide."""
 

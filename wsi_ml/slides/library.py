@@ -156,11 +156,6 @@ class Library:
         """Open the pyramid of one version, by default of the current one; raises like `folder`."""
         return Pyramid(self.folder(slide_id, version or self.slide(slide_id).current))
 
-    def data_version(self) -> int:
-        """A number that changes when another connection has committed to the database."""
-        with self._connection() as connection:
-            return connection.execute("PRAGMA data_version").fetchone()[0]
-
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def add(self, staged_folder: Path, card: Card, name: str, slide_id: str | None = None) -> str:
@@ -259,6 +254,25 @@ class Library:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+
+class LibraryWatch:
+    """Tells cheaply whether anything was committed to a library since the last look (a connection of its own).
+
+    `PRAGMA data_version` only compares within one connection, so the watch cannot share the library's.
+    """
+
+    def __init__(self, library: Library):
+        self._connection = _connect(library.root / DATABASE_FILE)
+        self._seen = self._data_version()
+
+    def _data_version(self) -> int:
+        return self._connection.execute("PRAGMA data_version").fetchone()[0]
+
+    def changed(self) -> bool:
+        """True when another connection has committed since the last call; not to be called by two threads at once."""
+        seen, self._seen = self._seen, self._data_version()
+        return seen != self._seen
 
 
 def _connect(path: Path) -> sqlite3.Connection:

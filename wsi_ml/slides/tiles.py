@@ -1,0 +1,199 @@
+"""The one story of a tile: from its address to the stored bytes, or to what has to be made for it.
+
+Everything a request needs of a slide version is worked out when the version is opened, so a request is a look-up:
+`VersionTiles.plan` answers with one of three plans and touches no file.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import cachetools
+import numpy as np
+
+from wsi_ml.errors import ModelReplacedError, SourceUnavailableError
+from wsi_ml.geometry import DeepZoom, Region
+from wsi_ml.slides.codec import encode, encode_jpeg
+from wsi_ml.slides.kernel import halve_pixels
+from wsi_ml.slides.library import Library, LibraryWatch
+from wsi_ml.slides.pyramid import Pyramid
+
+STORED, AUTO = "stored", "auto"
+PIN_DIGITS = 12
+MADE_CACHE_BYTES = 64 << 20
+REFRESH_SECONDS = 0.5
+
+
+class UpscalerFacts(Protocol):
+    """What the tile path has to know of an upscaler; `wsi_ml.sr.upscaler.UpscalerCard` is one."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def mpp_range(self) -> tuple[float, float]: ...  # noqa: D102
+
+
+class StoredTile(NamedTuple):
+    """The bytes of one stored tile answer as they are."""
+
+    level: int
+    t_col: int
+    t_row: int
+
+
+class MadeTile(NamedTuple):
+    """A tile of stored pixels that must be cropped, halved or encoded first: `level` may lie beyond the stored ones."""
+
+    level: int
+    t_col: int
+    t_row: int
+    extension: str
+
+
+class SynthesisedTile(NamedTuple):
+    """A ×40 tile that an upscaler has to make; the address counts tiles of the base plane."""
+
+    upscaler: str
+    sha256: str
+    t_col: int
+    t_row: int
+    extension: str
+
+
+Plan = StoredTile | MadeTile | SynthesisedTile
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of pixels that a slide version offers."""
+
+    name: str
+    """Word in the address without a pin: `stored`, `bicubic`, `sr-fast`, `auto`."""
+    deep_zoom: DeepZoom
+    upscaler: UpscalerFacts | None
+    """Maker of the ×40 level; None for `stored`."""
+
+    @property
+    def pin(self) -> str:
+        """First digits of the hash that made the pixels; empty for stored ones."""
+        return self.upscaler.sha256[:PIN_DIGITS] if self.upscaler else ""
+
+    @property
+    def address(self) -> str:
+        """Word of the address that never shows other pixels: `stored`, `sr-fast@0123456789ab`."""
+        return f"{self.name}@{self.pin}" if self.upscaler else self.name
+
+
+class VersionTiles:
+    """Tiles of one slide version; shared by all threads."""
+
+    def __init__(self, pyramid: Pyramid, upscalers: Iterable[UpscalerFacts]):
+        self.pyramid = pyramid
+        self.card = pyramid.card
+        self.stored = DeepZoom(self.card.stored_size, self.card.tile_side)
+        self.base = DeepZoom(self.card.base_size, self.card.tile_side)
+        self.sources = {source.name: source for source in self._offered(list(upscalers))}
+        self._made: cachetools.LRUCache[MadeTile, bytes] = cachetools.LRUCache(MADE_CACHE_BYTES, len)
+        self._made_lock = threading.Lock()
+
+    def _offered(self, upscalers: list[UpscalerFacts]) -> list[Source]:
+        sources = [Source(STORED, self.stored, None)]
+        fitting = [each for each in upscalers if each.mpp_range[0] <= self.card.stored_mpp <= each.mpp_range[1]]
+        sources += [Source(each.name, self.base, each) for each in fitting]
+        networks = [each for each in fitting if each.kind == "sr"]
+        return [*sources, Source(AUTO, self.base, networks[0]) if networks else Source(AUTO, self.stored, None)]
+
+    def source(self, address: str) -> Source:
+        """The source an address names; raises SourceUnavailableError, or ModelReplacedError for another pin."""
+        name, _, pin = address.partition("@")
+        source = self.sources.get(name)
+        if source is None:
+            raise SourceUnavailableError(f"This slide offers no source “{name}”: it has {', '.join(self.sources)}.")
+        if pin and pin != source.pin:
+            raise ModelReplacedError(f"The model behind “{address}” has been replaced; ask for the slide's card again.")
+        return source
+
+    def plan(self, source: Source, z_level: int, t_col: int, t_row: int, extension: str) -> Plan:
+        """How one tile comes about; raises OutsideError for an address outside the source's levels."""
+        region = source.deep_zoom.tile_region(z_level, t_col, t_row)
+        level = source.deep_zoom.top - z_level
+        if source.upscaler is not None:
+            if level == 0:
+                return SynthesisedTile(source.upscaler.name, source.upscaler.sha256, t_col, t_row, extension)
+            level -= 1
+        side = self.card.tile_side
+        if extension == "jpg" and region.width == region.height == side and level < len(self.card.levels):
+            return StoredTile(level, t_col, t_row)
+        return MadeTile(level, t_col, t_row, extension)
+
+    def make(self, plan: MadeTile) -> bytes:
+        """Bytes of a cropped, halved or re-encoded tile, from memory where they were made before.
+
+        A crop is encoded with the store's own quantisation, so its pixels stay those of the stored tile within the
+        rounding of one JPEG pass. Raises DamagedError.
+        """
+        with self._made_lock:
+            data = self._made.get(plan)
+        if data is None:
+            pixels = self._stored_pixels(plan.level, plan.t_col, plan.t_row)
+            if plan.extension == "jpg":
+                data = encode_jpeg(pixels, self.card.jpeg_quality, self.card.jpeg_subsampling)
+            else:
+                data = encode(pixels, plan.extension)
+            with self._made_lock:
+                self._made[plan] = data
+        return data
+
+    def _stored_pixels(self, level: int, t_col: int, t_row: int) -> np.ndarray:
+        last = len(self.card.levels) - 1
+        if level <= last:
+            return self.pyramid.tile_pixels(level, t_col, t_row)
+        pixels = self.pyramid.region(Region(0, 0, *self.card.levels[last]), last)
+        for _ in range(level - last):
+            pixels = halve_pixels(pixels)
+        return pixels
+
+
+class OpenVersions:
+    """Slide versions that are open in this process; sees removals by other processes within half a second."""
+
+    def __init__(self, library: Library, upscalers: Iterable[UpscalerFacts], capacity: int = 256):
+        self.library = library
+        self._upscalers = list(upscalers)
+        self._capacity = capacity
+        self._open: dict[tuple[str, str], VersionTiles] = {}
+        self._lock = threading.Lock()
+        self._watch = LibraryWatch(library)
+        self._refreshed = time.monotonic()
+
+    def get(self, slide_id: str, version: str) -> VersionTiles:
+        """The open version; raises UnknownSlideError, UnknownVersionError, RemovedError or LibraryError."""
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self._refresh()
+        tiles = self._open.get((slide_id, version))
+        return tiles if tiles is not None else self._open_version(slide_id, version)
+
+    def _open_version(self, slide_id: str, version: str) -> VersionTiles:
+        folder = self.library.folder(slide_id, version)
+        with self._lock:
+            tiles = self._open.get((slide_id, version))
+            if tiles is None:
+                if len(self._open) >= self._capacity:
+                    self._open.clear()
+                tiles = self._open[(slide_id, version)] = VersionTiles(Pyramid(folder), self._upscalers)
+        return tiles
+
+    def _refresh(self) -> None:
+        """Forget every open version when the library has changed; reopening one costs a millisecond."""
+        with self._lock:
+            self._refreshed = time.monotonic()
+            if self._watch.changed():
+                self._open.clear()
