@@ -1,0 +1,78 @@
+"""The web: a Flask app over a slide library. It imports neither torch nor OpenSlide, ever."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flask import Flask, Response, g, request
+
+from app import errors, layers, operations, pages, slides, tiles
+from app.logs import configure_logs, log_request
+from app.metrics import Metrics
+from app.security import HEADERS
+from app.settings import Settings
+from app.state import EXTENSION, State, current_state
+from app.synthesis import Synthesis
+from wsi_ml.slides.library import Library
+from wsi_ml.slides.tiles import OpenVersions
+from wsi_ml.sr.upscaler import available_upscalers
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def resource_folder(name: str) -> Path:
+    """Folder of templates or static files: inside the package when installed, beside it in a checkout."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def create_app(settings: Settings) -> Flask:
+    """The Flask app of one library; raises LibraryError when there is none. Two apps may live in one process."""
+    configure_logs(settings.log_format, settings.log_level)
+    library = Library(settings.library)
+    upscalers = available_upscalers()
+    app = Flask(
+        "ocular",
+        root_path=str(PACKAGE),
+        static_folder=str(resource_folder("static")),
+        template_folder=str(resource_folder("templates")),
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.body_limit_mb << 20,
+        TRUSTED_HOSTS=[*settings.trusted_hosts, "[::1]"],
+        SEND_FILE_MAX_AGE_DEFAULT=None,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = State(
+        settings=settings,
+        library=library,
+        versions=OpenVersions(library, upscalers),
+        synthesis=Synthesis(settings, library.root),
+        metrics=Metrics(),
+    )
+    for module in (tiles, slides, layers, operations, pages):
+        app.register_blueprint(module.bp)
+    errors.register(app)
+    app.before_request(_start_clock)
+    app.after_request(_finish_answer)
+    return app
+
+
+def _start_clock() -> None:
+    g.started = time.perf_counter()
+
+
+def _finish_answer(response: Response) -> Response:
+    for name, value in HEADERS:
+        response.headers.setdefault(name, value)
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-cache"
+    state = current_state()
+    route = request.url_rule.rule if request.url_rule else "none"
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
+    if not route.startswith("/dzi/"):
+        state.metrics.requests.labels(route, str(response.status_code)).inc()
+        state.metrics.request_seconds.labels(route).observe(seconds)
+        log_request(request.method, route, response.status_code, seconds)
+    return response

@@ -1,0 +1,1 @@
+"""Training scripts: one a network family, run as `python -m train.<script>`."""

@@ -1,0 +1,1 @@
+"""Slides: ingestion, the stored pyramid, the library, tiles."""

@@ -1,0 +1,53 @@
+"""Operation: liveness, readiness, metrics."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from app.state import State, current_state
+from wsi_ml.errors import OcularError
+
+bp = Blueprint("operations", __name__)
+
+LEAST_FREE_SHARE = 0.05
+
+
+@bp.get("/healthz")
+def healthz() -> Response:
+    """The process answers; no I/O."""
+    return Response("ok\n", mimetype="text/plain", headers={"Cache-Control": "no-store"})
+
+
+def readiness(state: State) -> dict[str, Any]:
+    """What works and what does not: viewing (library, disk) decides `ready`; synthesis may be down beside it."""
+    parts: dict[str, Any] = {}
+    try:
+        state.library.slides()
+        parts["library"] = "ok"
+    except OcularError as error:
+        parts["library"] = error.code
+    usage = shutil.disk_usage(state.library.root)
+    parts["disk"] = "ok" if usage.free >= LEAST_FREE_SHARE * usage.total else "nearly_full"
+    parts["synthesis"] = state.synthesis.health()
+    return {"ready": parts["library"] == "ok", "parts": parts}
+
+
+@bp.get("/readyz")
+def readyz() -> Response:
+    """200 when slides can be viewed, 503 otherwise, with the state of each part."""
+    value = readiness(current_state())
+    response = jsonify(value)
+    response.status_code = 200 if value["ready"] else 503
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/metrics")
+def metrics() -> Response:
+    """Prometheus metrics of all web processes and of the engine."""
+    state = current_state()
+    body = state.metrics.render() + state.synthesis.metrics_text()
+    return Response(body, content_type="text/plain; version=0.0.4; charset=utf-8", headers={"Cache-Control": "no-store"})

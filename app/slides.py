@@ -1,0 +1,126 @@
+"""Slides as JSON: the gallery's list, one slide's card, its thumbnail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request, send_file
+
+from app.state import State, current_state
+from wsi_ml.errors import BadRequestError, NotFoundError
+from wsi_ml.layers.store import LayerStore
+from wsi_ml.slides.card import THUMBNAIL_FILE, Card
+from wsi_ml.slides.library import Slide
+from wsi_ml.slides.tiles import Source
+
+bp = Blueprint("slides", __name__)
+
+X40_TOLERANCE = (0.35, 0.65)
+"""µm per pixel of a stored plane that may be called ×20, and its double ×40."""
+
+
+def magnification(card: Card, doublings: int) -> str:
+    """Words for the magnification of the stored plane (0) or the base plane (1), such as `×20`."""
+    power = 10.0 / card.stored_mpp * 2**doublings
+    if X40_TOLERANCE[0] <= card.stored_mpp <= X40_TOLERANCE[1]:
+        power = 20.0 * 2**doublings
+    return f"×{power:.3g}"
+
+
+def source_json(slide: Slide, version: str, card: Card, source: Source) -> dict[str, Any]:
+    """One source of pixels as the viewer needs it; the address is pinned to the model's hash."""
+    kind = source.name if source.name in ("stored", "auto") else source.upscaler.kind if source.upscaler else "stored"
+    power = magnification(card, 1 if source.upscaler else 0)
+    labels = {
+        "stored": f"Stored {power}",
+        "bicubic": f"Bicubic {power}",
+        "auto": f"Best available {power}",
+        "sr": f"Super-resolution {power} ({source.name})",
+    }
+    facts: dict[str, Any] = {
+        "source": source.name,
+        "kind": kind,
+        "label": labels[kind],
+        "dzi": f"/dzi/{slide.id}/{version}/{source.address}.dzi",
+        "width": source.deep_zoom.size.width,
+        "height": source.deep_zoom.size.height,
+        "synthesised": source.upscaler is not None,
+    }
+    if source.upscaler is not None:
+        facts["model"] = {"name": source.upscaler.name, "sha256": source.upscaler.sha256}
+    return facts
+
+
+def facts_json(card: Card) -> dict[str, Any]:
+    """The facts of the ingestion that the slide card shows."""
+    source = card.source
+    return {
+        "vendor": source.vendor,
+        "scan_size": list(source.l0_size),
+        "scan_mpp": source.l0_mpp,
+        "mpp_given": source.mpp_given,
+        "bounds_offset": list(source.l0_bounds_offset),
+        "scan_objective_power": source.objective_power,
+        "halvings": source.halvings,
+        "kernel": card.kernel,
+        "jpeg_quality": card.jpeg_quality,
+        "jpeg_subsampling": card.jpeg_subsampling,
+        "icc": card.icc,
+        "source_bytes": source.bytes,
+        "source_sha256": source.sha256,
+        "pyramid_bytes": card.pyramid_bytes,
+        "pyramid_sha256": card.pyramid_sha256,
+    }
+
+
+def slide_json(state: State, slide: Slide, version: str | None = None) -> dict[str, Any]:
+    """Card of a slide at one version, by default the current one."""
+    version = version or slide.current
+    tiles = state.versions.get(slide.id, version)
+    card = tiles.card
+    power = None if not X40_TOLERANCE[0] <= card.stored_mpp <= X40_TOLERANCE[1] else 20
+    return {
+        "id": slide.id,
+        "name": slide.name,
+        "version": version,
+        "current": slide.current,
+        "created": card.created,
+        "state": "ready",
+        "stored": {"width": card.stored_size.width, "height": card.stored_size.height, "mpp": card.stored_mpp},
+        "base": {"width": card.base_size.width, "height": card.base_size.height, "mpp": card.base_mpp},
+        "objective_power": power,
+        "tile_side": card.tile_side,
+        "levels": [list(size) for size in card.levels],
+        "sources": [source_json(slide, version, card, source) for source in tiles.sources.values()],
+        "thumbnail": f"/api/slides/{slide.id}/{version}/thumbnail.jpg",
+        "layers": LayerStore(state.library.root).layers_json(slide.id, card),
+        "facts": facts_json(card),
+    }
+
+
+@bp.get("/api/slides")
+def slides() -> Response:
+    """Cards of all slides, by name."""
+    state = current_state()
+    return jsonify({"slides": [slide_json(state, slide) for slide in state.library.slides()]})
+
+
+@bp.get("/api/slides/<slide_id>")
+def slide(slide_id: str) -> Response:
+    """Card of one slide; `version` asks for an older version than the current one."""
+    state = current_state()
+    unknown = set(request.args) - {"version"}
+    if unknown:
+        raise BadRequestError(f"There is no parameter “{min(unknown)}”.")
+    return jsonify(slide_json(state, state.library.slide(slide_id), request.args.get("version")))
+
+
+@bp.get("/api/slides/<slide_id>/<version>/thumbnail.jpg")
+def thumbnail(slide_id: str, version: str) -> Response:
+    """Picture of the tissue for the gallery, made from stored pixels (never from the vendor's label or macro)."""
+    path = current_state().library.folder(slide_id, version) / THUMBNAIL_FILE
+    if not path.is_file():
+        raise NotFoundError("This slide version has no thumbnail; run `ocular verify`.")
+    response = send_file(path.resolve(), mimetype="image/jpeg", etag=f"{version}-thumbnail", max_age=31536000)
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
