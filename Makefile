@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 DEMO_LIBRARY ?= demo-library
+# Package index to take PyTorch from, where the default one offers only the CUDA build.
+TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: help demo demo-library setup test test-fast slow lint bench wheel clean
@@ -53,7 +55,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/torch: constraints.txt | $(STAMPS)/venv
 	@echo "==> PyTorch, CPU build (about 200 MB, once)"
-	@$(BIN)/python scripts/install_torch.py
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@touch $@
 
 $(STAMPS)/serve: setup.cfg pyproject.toml | $(STAMPS)/torch
