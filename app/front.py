@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote
 
 from flask import Flask
 
@@ -118,7 +117,8 @@ def environ(scope: Any, body: bytes) -> dict[str, Any]:
     values: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote(scope.path, "latin-1"),
+        # granian has decoded the path once already; WSGI wants its UTF-8 bytes as latin-1.
+        "PATH_INFO": scope.path.encode().decode("latin-1"),
         "QUERY_STRING": scope.query_string,
         "SERVER_NAME": host,
         "SERVER_PORT": port,

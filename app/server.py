@@ -1,0 +1,93 @@
+"""`ocular serve`: web processes under granian, the engine beside them, one orderly shutdown for both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+
+from app import create_app
+from app.front import Front
+from app.settings import Settings, SettingsError
+from wsi_ml.slides.library import Library
+from wsi_ml.sr.engine import EngineOptions, EngineSupervisor
+
+SETTINGS_VARIABLE = "OCULAR_SETTINGS"
+RESPAWN_S = 1.0
+
+
+def make_front() -> Front:
+    """The front of one web process; its settings come from the parent as JSON in the environment."""
+    return Front(create_app(Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])))
+
+
+def free_port(settings: Settings) -> int:
+    """The port to listen on, a free one for port 0; raises SettingsError when it is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host.strip("[]"), settings.port))
+        except OSError as error:
+            raise SettingsError(f"port: {settings.port} on {settings.host} cannot be used: {error.strerror}") from error
+        return probe.getsockname()[1]
+
+
+def address(settings: Settings, port: int) -> str:
+    """The URL people open."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}/"
+
+
+def serve(settings: Settings) -> None:
+    """Serve a library until SIGTERM or SIGINT; running requests are finished first. Raises SettingsError."""
+    Library.create(settings.library)
+    port = free_port(settings)
+    metrics_folder = tempfile.mkdtemp(prefix="ocular-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
+    os.environ[SETTINGS_VARIABLE] = settings.model_dump_json()
+    engine = EngineSupervisor(settings.library, engine_options(settings))
+    engine.start()
+    try:
+        print(f"Ocular serves “{settings.library.name}” at {address(settings, port)}", flush=True)  # noqa: T201
+        web_server(settings, port).serve()
+    finally:
+        engine.stop()
+        shutil.rmtree(metrics_folder, ignore_errors=True)
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What the engine has to know of the settings."""
+    return EngineOptions(
+        queue=settings.sr_queue,
+        cache_bytes=settings.cache_mb << 20,
+        threads=settings.sr_threads,
+        device=settings.sr_device,
+        warm=settings.sr_warm,
+    )
+
+
+def web_server(settings: Settings, port: int) -> Granian:
+    """Granian with our limits: keep-alive on, slow headers cut off, failed workers started again."""
+    return Granian(
+        f"{__name__}:make_front",
+        factory=True,
+        address=settings.host.strip("[]"),
+        port=port,
+        interface=Interfaces.RSGI,
+        loop=Loops.uvloop,
+        workers=settings.workers,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+        respawn_failed_workers=True,
+        respawn_interval=RESPAWN_S,
+        workers_kill_timeout=max(1, round(settings.drain_s)),
+        log_enabled=False,
+        working_dir=Path.cwd(),
+    )
