@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,10 +63,10 @@ class Pyramid:
             self._first_record.append(self._first_record[-1] + count.width * count.height)
         self._records = read_index(self.folder / INDEX_FILE, self._first_record[-1])
         try:
-            self._file = (self.folder / PYRAMID_FILE).open("rb", buffering=0)
+            self._descriptor = os.open(self.folder / PYRAMID_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise LibraryError(f"The pyramid of version {self.card.version} cannot be opened.") from error
-        self._descriptor = self._file.fileno()
+        weakref.finalize(self, os.close, self._descriptor)
 
     def tile_record(self, level: int, t_col: int, t_row: int) -> tuple[int, int, bytes]:
         """Offset, length and checksum of one stored tile; raises OutsideError for an address outside."""
