@@ -34,6 +34,12 @@ class UnknownVersionError(NotFoundError):
     code = "unknown_version"
 
 
+class UnknownLayerError(NotFoundError):
+    """The slide has no such layer."""
+
+    code = "unknown_layer"
+
+
 class RemovedError(OcularError):
     """The slide version was here and has been removed."""
 
@@ -120,3 +126,9 @@ class ModelOutputError(OcularError):
     """A model gave NaN, infinite or constant pixels; they are neither shown nor cached."""
 
     code = "model_bad_output"
+
+
+class ModelMemoryError(ModelOutputError):
+    """A model found no memory for even one tile, neither on the accelerator nor beside it."""
+
+    code = "model_out_of_memory"

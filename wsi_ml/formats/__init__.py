@@ -1,0 +1,1 @@
+"""Annotation files: read strictly with a loss report, and written."""

@@ -1,0 +1,1 @@
+"""Layers of features on slides: store, import, export."""
