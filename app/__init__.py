@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> Flask:
         settings=settings,
         library=library,
         versions=OpenVersions(library, upscalers),
-        synthesis=Synthesis(settings, library.root),
+        synthesis=Synthesis(settings, library.root, upscalers),
         metrics=Metrics(),
     )
     for module in (tiles, slides, layers, operations, pages):

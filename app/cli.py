@@ -1,42 +1,28 @@
-"""`ocular …`: parse, call, print. Facts go to standard output, progress and errors to standard error."""
+"""`ocular …`: the command line. `app/commands.py` holds what each command does."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, SettingsError, load
+from app import commands
+from app.settings import SettingsError
 from wsi_ml import errors
-from wsi_ml.slides.library import Library
-
-EXIT_CODES: dict[type[BaseException], int] = {
-    errors.IngestError: 3,
-    errors.AnnotationFileError: 3,
-    errors.NotFoundError: 4,
-    errors.RemovedError: 4,
-    errors.DamagedError: 5,
-    errors.DiskFullError: 6,
-    SettingsError: 2,
-}
-"""Exit code of each kind of failure; any other named error is 1."""
-
-Print = Callable[[Any, str], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, or one of `EXIT_CODES` with a sentence on standard error."""
+    """Run one command and return its exit code: 0, or one of `commands.EXIT_CODES` with a sentence on standard error."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         return options.run(options) or 0
     except (errors.OcularError, SettingsError) as error:
         print(f"ocular: {error}", file=sys.stderr)
-        return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+        return commands.exit_code(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -48,29 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `ocular`, every command with `--help`."""
     parser = argparse.ArgumentParser(prog="ocular", description="Keeps whole slides at ×20 and shows them at ×40.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_serving(commands)
-    _add_slides(commands)
-    _add_layers(commands)
-    models = _command(commands, "models", run_models, "list the models with their cards", library=False)
-    models.add_argument("--architectures", action="store_true", help="list every architecture that can be built instead")
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serving(parsers)
+    _add_slides(parsers)
+    _add_layers(parsers)
+    models = _command(parsers, "models", commands.run_models, "list the models with their cards", library=False)
+    models.add_argument(
+        "--architectures", action="store_true", help="list every architecture that can be built instead"
+    )
     return parser
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, library: bool = True
+    parsers: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, library: bool = True
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+    parser: argparse.ArgumentParser = parsers.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}."
+    )
     parser.set_defaults(run=run)
     if library:
-        parser.add_argument("--library", type=Path, metavar="DIR", help="library folder (default: the setting `library`)")
+        parser.add_argument(
+            "--library", type=Path, metavar="DIR", help="library folder (default: the setting `library`)"
+        )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
 
 
-def _add_serving(commands: Any) -> None:
-    demo = _command(commands, "demo", run_demo, "make the demo library and serve it")
-    serve = _command(commands, "serve", run_serve, "serve a library in the browser")
+def _add_serving(parsers: Any) -> None:
+    demo = _command(parsers, "demo", commands.run_demo, "make the demo library and serve it")
+    serve = _command(parsers, "serve", commands.run_serve, "serve a library in the browser")
     for parser in (demo, serve):
         parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
         parser.add_argument("--port", type=int, help="port to listen on (default: 8040)")
@@ -79,69 +71,50 @@ def _add_serving(commands: Any) -> None:
     demo.add_argument("--no-serve", action="store_true", help="only make the library")
 
 
-def _add_slides(commands: Any) -> None:
-    ingest = _command(commands, "ingest", run_ingest, "take whole-slide files into the library")
+def _add_slides(parsers: Any) -> None:
+    ingest = _command(parsers, "ingest", commands.run_ingest, "take whole-slide files into the library")
     ingest.add_argument("files", nargs="+", type=Path, metavar="FILE", help="any file that OpenSlide opens")
     ingest.add_argument("--mpp", type=float, metavar="M", help="µm per pixel of the scan, where the file does not say")
-    ingest.add_argument("--name", metavar="N", help="name of the slide (default: the file's name); an existing one gets a new version")
-    _command(commands, "slides", run_slides, "list the slides")
+    ingest.add_argument(
+        "--name", metavar="N", help="name of the slide (default: the file's name); an existing one gets a new version"
+    )
+    _command(parsers, "slides", commands.run_slides, "list the slides")
     for name, run, about in (
-        ("show", run_show, "print a slide's card"),
-        ("remove", run_remove, "remove a slide and all its versions"),
+        ("show", commands.run_show, "print a slide's card"),
+        ("remove", commands.run_remove, "remove a slide and all its versions"),
     ):
-        _command(commands, name, run, about).add_argument("id", metavar="ID", help="slide id, or its name")
-    verify = _command(commands, "verify", run_verify, "check every checksum and row")
+        _command(parsers, name, run, about).add_argument("id", metavar="ID", help="slide id, or its name")
+    verify = _command(parsers, "verify", commands.run_verify, "check every checksum and row")
     verify.add_argument("id", nargs="?", metavar="ID", help="only this slide")
 
 
-def _add_layers(commands: Any) -> None:
-    layers = _command(commands, "layers", run_layers, "list the layers of a slide")
-    import_ = _command(commands, "import", run_import, "import a layer from an annotation file, with a loss report")
-    export = _command(commands, "export", run_export, "export a layer")
+def _add_layers(parsers: Any) -> None:
+    layers = _command(parsers, "layers", commands.run_layers, "list the layers of a slide")
+    import_ = _command(
+        parsers, "import", commands.run_import, "import a layer from an annotation file, with a loss report"
+    )
+    export = _command(parsers, "export", commands.run_export, "export a layer")
     for parser in (layers, import_, export):
         parser.add_argument("id", metavar="ID", help="slide id, or its name")
     import_.add_argument("file", type=Path, metavar="FILE", help="GeoJSON as QuPath writes it (.geojson, .json, .gz)")
     import_.add_argument("--name", help="name of the layer (default: the file's name)")
-    import_.add_argument("--kind", choices=("truth", "annotation"), default="truth", help="kind of layer (default: truth)")
-    import_.add_argument("--repair", action="store_true", help="mend invalid rings where that is possible, and list each")
+    import_.add_argument(
+        "--kind", choices=("truth", "annotation"), default="truth", help="kind of layer (default: truth)"
+    )
+    import_.add_argument(
+        "--repair", action="store_true", help="mend invalid rings where that is possible, and list each"
+    )
     export.add_argument("--layer", required=True, metavar="L", help="layer id")
     export.add_argument("--format", required=True, choices=("geojson",), metavar="F", help="geojson")
     export.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
     for parser in (import_, export):
         parser.add_argument(
-            "--plane", choices=("base", "stored", "scan"), default="base", help="pixel grid of the coordinates (default: base, ×40)"
+            "--plane",
+            choices=("base", "stored", "scan"),
+            default="base",
+            help="pixel grid of the coordinates (default: base, ×40)",
         )
 
 
-# -- running -------------------------------------------------------------------------------------------------------
-
-
-def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings for this command: its flags over the environment over the file."""
-    names = ("library", "host", "port", "workers")
-    return load({name: getattr(options, name, None) for name in names}, getattr(options, "config", None))
-
-
-def library_of(options: argparse.Namespace) -> Library:
-    """The library a command works on; raises LibraryError when there is none."""
-    return Library(settings_of(options).library)
-
-
-def slide_id_of(library: Library, word: str) -> str:
-    """Slide id for an id or a name; raises UnknownSlideError or RemovedError."""
-    named = library.slide_by_name(word)
-    return named.id if named else library.slide(word).id
-
-
-def say(options: argparse.Namespace, facts: Any, text: str) -> None:
-    """Print facts as one JSON object, or as text."""
-    print(json.dumps(facts, ensure_ascii=False, indent=None) if options.json else text)
-
-
-def run_serve(options: argparse.Namespace) -> None:
-    """`ocular serve`."""
-    from app.server import serve  # the web server is an extra: the other commands work without it
-
-    serve(settings_of(options))
-
-
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,7 +43,9 @@ class Front:
             return
         host = scope.authority or scope.headers.get("host") or ""
         if not is_trusted_host(host, self._trusted):
-            body, headers = errors.problem(400, "bad_request", "This server does not answer to that host name (trusted_hosts).")
+            body, headers = errors.problem(
+                400, "bad_request", "This server does not answer to that host name (trusted_hosts)."
+            )
             protocol.response_bytes(400, headers + HEADERS, body)
         elif scope.path.startswith("/dzi/"):
             await self._tile(scope, protocol)
@@ -60,7 +62,9 @@ class Front:
     async def _tile(self, scope: Any, protocol: Any) -> None:
         method = scope.method
         try:
-            result = tiles.answer(self.state, scope.path, scope.query_string, method, scope.headers.get("if-none-match"))
+            result = tiles.answer(
+                self.state, scope.path, scope.query_string, method, scope.headers.get("if-none-match")
+            )
             if isinstance(result, tiles.PendingTile):
                 result = await self._await_tile(result, protocol)
         except Exception as error:  # noqa: BLE001 - the process's edge: an unforeseen error must not cut the connection
@@ -75,7 +79,7 @@ class Front:
 
     async def _await_tile(self, pending: tiles.PendingTile, protocol: Any) -> tiles.TileAnswer | None:
         """Wait for the engine or for the client to leave, whichever comes first; None when it left."""
-        making = asyncio.ensure_future(self.state.synthesis.make_async(pending.slide_id, pending.version, pending.plan))
+        making = asyncio.ensure_future(self.state.synthesis.make_async(pending.version, pending.plan))
         leaving = asyncio.ensure_future(protocol.client_disconnect())
         try:
             await asyncio.wait((making, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +101,9 @@ class Front:
     async def _flask(self, scope: Any, protocol: Any) -> None:
         length = scope.headers.get("content-length") or "0"
         if not length.isascii() or not length.isdigit() or int(length) > self._body_limit:
-            body, headers = errors.problem(413, "too_large", f"A request body may have {self._body_limit >> 20} MB at most.")
+            body, headers = errors.problem(
+                413, "too_large", f"A request body may have {self._body_limit >> 20} MB at most."
+            )
             protocol.response_bytes(413, headers + HEADERS, body)
             return
         data = await protocol() if scope.method not in ("GET", "HEAD") else b""

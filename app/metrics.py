@@ -14,16 +14,29 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.tiles = Counter("ocular_tiles", "Tiles answered with pixels, by how they came about.", ["kind"], registry=registry)
+        self.tiles = Counter(
+            "ocular_tiles", "Tiles answered with pixels, by how they came about.", ["kind"], registry=registry
+        )
         self.tiles_stored = self.tiles.labels("stored")
         self.tiles_made = self.tiles.labels("made")
-        self.tile_errors = Counter("ocular_tile_errors", "Tile requests refused or failed, by code.", ["code"], registry=registry)
-        self.synthesised_seconds = Histogram(
-            "ocular_synthesised_tile_seconds", "Time to a synthesised tile, waiting included.", buckets=SECONDS, registry=registry
+        self.tile_errors = Counter(
+            "ocular_tile_errors", "Tile requests refused or failed, by code.", ["code"], registry=registry
         )
-        self.requests = Counter("ocular_requests", "Other requests, by route and status.", ["route", "status"], registry=registry)
+        self.synthesised_seconds = Histogram(
+            "ocular_synthesised_tile_seconds",
+            "Time to a synthesised tile, waiting included.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "ocular_requests", "Other requests, by route and status.", ["route", "status"], registry=registry
+        )
         self.request_seconds = Histogram(
-            "ocular_request_seconds", "Time to answer other requests, by route.", ["route"], buckets=SECONDS, registry=registry
+            "ocular_request_seconds",
+            "Time to answer other requests, by route.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
         )
 
     def render(self) -> bytes:

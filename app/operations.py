@@ -31,7 +31,7 @@ def readiness(state: State) -> dict[str, Any]:
         parts["library"] = error.code
     usage = shutil.disk_usage(state.library.root)
     parts["disk"] = "ok" if usage.free >= LEAST_FREE_SHARE * usage.total else "nearly_full"
-    parts["synthesis"] = state.synthesis.health()
+    parts["synthesis"] = state.synthesis.stats() or "engine_unavailable"
     return {"ready": parts["library"] == "ok", "parts": parts}
 
 
@@ -45,9 +45,20 @@ def readyz() -> Response:
     return response
 
 
+def engine_metrics(stats: dict[str, Any] | None) -> bytes:
+    """The engine's numbers in Prometheus' text form; `ocular_engine_up` is 0 when it does not answer."""
+    lines = ["# TYPE ocular_engine_up gauge", f"ocular_engine_up {int(stats is not None)}"]
+    for name, value in (stats or {}).items():
+        if isinstance(value, int | float):
+            lines += [f"# TYPE ocular_engine_{name} gauge", f"ocular_engine_{name} {float(value):g}"]
+    return ("\n".join(lines) + "\n").encode()
+
+
 @bp.get("/metrics")
 def metrics() -> Response:
     """Prometheus metrics of all web processes and of the engine."""
     state = current_state()
-    body = state.metrics.render() + state.synthesis.metrics_text()
-    return Response(body, content_type="text/plain; version=0.0.4; charset=utf-8", headers={"Cache-Control": "no-store"})
+    body = state.metrics.render() + engine_metrics(state.synthesis.stats())
+    return Response(
+        body, content_type="text/plain; version=0.0.4; charset=utf-8", headers={"Cache-Control": "no-store"}
+    )

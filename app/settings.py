@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     library: Path = Field(Path("ocular-library"), description="Folder of the slide library.")
     host: str = Field("127.0.0.1", description="Address to listen on; without a login only a loopback address.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8040, description="Port to listen on; 0 takes a free one.")
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, description="Web processes; tiles are served by all of them.")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Web processes; tiles are served by all of them."
+    )
     login: Literal["none"] = Field("none", description="How people log in; `none` is for one person on one machine.")
     trusted_hosts: tuple[str, ...] = Field(
         ("127.0.0.1", "localhost", "[::1]"),
@@ -38,13 +40,21 @@ class Settings(BaseSettings):
     sr_deadline_s: Annotated[float, Field(gt=0, le=600)] = Field(
         30.0, description="Longest wait for a synthesised tile in seconds; then the answer is 503."
     )
-    sr_threads: Annotated[int, Field(ge=0, le=256)] = Field(0, description="Threads of the network on a CPU; 0 takes all cores.")
-    sr_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run; `auto` takes a GPU when there is one.")
+    sr_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Threads of the network on a CPU; 0 takes all cores."
+    )
+    sr_device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks run; `auto` takes a GPU when there is one."
+    )
     sr_warm: bool = Field(True, description="Load the network at the start instead of at the first synthesised tile.")
     body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = Field(2, description="Largest request body in MB.")
-    drain_s: Annotated[float, Field(ge=0, le=300)] = Field(10.0, description="Longest wait for running requests at shutdown, in seconds.")
+    drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        10.0, description="Longest wait for running requests at shutdown, in seconds."
+    )
     log_format: Literal["json", "text"] = Field("text", description="Form of the log lines on standard error.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
 
     @field_validator("trusted_hosts", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from app.security import HEADERS
 from app.state import State, current_state
 from wsi_ml.errors import BadRequestError, NotFoundError, OcularError
 from wsi_ml.slides.codec import MEDIA_TYPES
-from wsi_ml.slides.tiles import MadeTile, Source, StoredTile, SynthesisedTile, VersionTiles
+from wsi_ml.slides.tiles import DerivedTile, Source, StoredTile, SynthesisedTile, VersionTiles
 
 bp = Blueprint("tiles", __name__)
 
@@ -44,7 +44,6 @@ class TileAnswer(NamedTuple):
 class PendingTile(NamedTuple):
     """An answer that waits for a synthesised tile."""
 
-    slide_id: str
     version: str
     plan: SynthesisedTile
     headers: Headers
@@ -78,7 +77,9 @@ def problem(state: State, error: OcularError) -> TileAnswer:
 
 def finish(state: State, pending: PendingTile, data: bytes, source: str, fallback: bool) -> TileAnswer:
     """The answer once the engine has made the tile; a fallback is marked and never cached."""
-    headers = [each for each in pending.headers if each[0] not in ("cache-control", "etag")] if fallback else pending.headers
+    headers = (
+        [each for each in pending.headers if each[0] not in ("cache-control", "etag")] if fallback else pending.headers
+    )
     if fallback:
         headers = [*headers, ("cache-control", "no-store")]
     state.metrics.synthesised_seconds.observe(time.perf_counter() - pending.started)
@@ -93,7 +94,9 @@ def _tile(
     tiles = state.versions.get(slide_id, version)
     source = tiles.source(address)
     plan = tiles.plan(source, int(z_level), int(t_col), int(t_row), extension)
-    etag = f'"{version}-{address if "@" in address else source.address}-{z_level}-{t_col}-{t_row}-{extension}-{TILE_CODE}"'
+    etag = (
+        f'"{version}-{address if "@" in address else source.address}-{z_level}-{t_col}-{t_row}-{extension}-{TILE_CODE}"'
+    )
     headers = [
         ("content-type", MEDIA_TYPES[extension]),
         ("cache-control", FOR_EVER if _names_its_pixels(source, address) else ASK_AGAIN),
@@ -103,7 +106,7 @@ def _tile(
     if none_match is not None and (etag in none_match or none_match.strip() == "*"):
         return TileAnswer(304, b"", headers)
     if isinstance(plan, SynthesisedTile):
-        return _synthesised(state, slide_id, version, plan, headers, method, started)
+        return _synthesised(state, version, plan, headers, method, started)
     headers.append(("x-tile-source", "stored"))
     return TileAnswer(200, _stored_bytes(state, tiles, plan), headers)
 
@@ -113,7 +116,7 @@ def _names_its_pixels(source: Source, address: str) -> bool:
     return source.upscaler is None or "@" in address
 
 
-def _stored_bytes(state: State, tiles: VersionTiles, plan: StoredTile | MadeTile) -> bytes:
+def _stored_bytes(state: State, tiles: VersionTiles, plan: StoredTile | DerivedTile) -> bytes:
     if isinstance(plan, StoredTile):
         state.metrics.tiles_stored.inc()
         return tiles.pyramid.tile_bytes(*plan)
@@ -122,12 +125,12 @@ def _stored_bytes(state: State, tiles: VersionTiles, plan: StoredTile | MadeTile
 
 
 def _synthesised(
-    state: State, slide_id: str, version: str, plan: SynthesisedTile, headers: Headers, method: str, started: float
+    state: State, version: str, plan: SynthesisedTile, headers: Headers, method: str, started: float
 ) -> TileAnswer | PendingTile:
-    pending = PendingTile(slide_id, version, plan, headers, started)
+    pending = PendingTile(version, plan, headers, started)
     if method == "HEAD":
         return TileAnswer(200, b"", [*headers, ("x-tile-source", state.synthesis.provenance(plan))])
-    made = state.synthesis.cached(slide_id, version, plan)
+    made = state.synthesis.cached(version, plan)
     return pending if made is None else finish(state, pending, made.data, made.source, made.fallback)
 
 
@@ -165,7 +168,7 @@ def dzi(rest: str) -> Response:
     result = answer(state, request.path, request.query_string.decode("latin-1"), request.method, none_match)
     if isinstance(result, PendingTile):
         try:
-            made = state.synthesis.make(result.slide_id, result.version, result.plan)
+            made = state.synthesis.make(result.version, result.plan)
             result = finish(state, result, made.data, made.source, made.fallback)
         except OcularError as error:
             result = problem(state, error)

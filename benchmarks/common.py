@@ -29,9 +29,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(arguments: list[str], url: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
+def process(
+    arguments: list[str], url: str, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen]:
     """A server process that answers at `url` when the block starts and is ended after it."""
-    child = subprocess.Popen(arguments, cwd=cwd, env=os.environ | (env or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        arguments, cwd=cwd, env=os.environ | (env or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(url, child)
         yield child
@@ -61,7 +65,18 @@ def ocular_server(library: Path, workers: int = 2, **settings: str) -> Iterator[
     """`ocular serve` over a library; gives the URL without a final slash."""
     port = free_port()
     env = {f"OCULAR_{key.upper()}": value for key, value in settings.items()}
-    command = [sys.executable, "-m", "app.cli", "serve", "--library", str(library), "--port", str(port), "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "app.cli",
+        "serve",
+        "--library",
+        str(library),
+        "--port",
+        str(port),
+        "--workers",
+        str(workers),
+    ]
     with process(command, f"http://127.0.0.1:{port}/healthz", env=env):
         yield f"http://127.0.0.1:{port}"
 
@@ -87,7 +102,18 @@ def wrk(base_url: str, paths: list[str], connections: int, seconds: float = 5.0)
         "request = function() i = i % #paths + 1 return wrk.format('GET', paths[i]) end\n"
     )
     try:
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "--timeout", "30s", "-s", str(script), base_url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--latency",
+            "--timeout",
+            "30s",
+            "-s",
+            str(script),
+            base_url,
+        ]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     finally:
         script.unlink()
@@ -114,7 +140,14 @@ def table(rows: list[dict[str, object]]) -> str:
 
 def machine() -> str:
     """The machine in one line, without its name."""
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "?",
+    )
     return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}, client on the same cores"
 
 

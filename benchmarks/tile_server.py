@@ -41,7 +41,19 @@ def interior(deep_zoom: DeepZoom, z_level: int) -> list[tuple[int, int]]:
 
 def peer_folder(scratch: Path) -> Path:
     """openslide-python's example server out of its source archive, fetched from the package index."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "openslide-python", "-d", str(scratch)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "openslide-python",
+        "-d",
+        str(scratch),
+    ]
     subprocess.run([*command, "--no-build-isolation"], check=True, capture_output=True)
     with tarfile.open(next(scratch.glob("openslide_python-*.tar.gz"))) as archive:
         archive.extractall(scratch, filter="data")
@@ -55,7 +67,16 @@ def measure(rows: list[dict[str, object]], name: str, level: str, base: str, pat
         load = wrk(base, paths, connections, SECONDS)
         if load.errors:
             raise SystemExit(f"{name}: {load.errors} answers were errors; the figures would be false")
-        rows.append({"server": name, "level": level, "connections": connections, "req/s": round(load.rate), "p50 ms": round(load.p50_ms, 2), "p99 ms": round(load.p99_ms, 2)})
+        rows.append(
+            {
+                "server": name,
+                "level": level,
+                "connections": connections,
+                "req/s": round(load.rate),
+                "p50 ms": round(load.p50_ms, 2),
+                "p99 ms": round(load.p99_ms, 2),
+            }
+        )
 
 
 def main() -> None:
@@ -76,7 +97,19 @@ def main() -> None:
         slide.symlink_to(pyramid.folder / "pyramid.tif")
         peer = peer_folder(scratch)
         for side, overlap in ((254, 1), (512, 0)):
-            command = [sys.executable, "deepzoom_multiserver.py", "-l", "127.0.0.1", "-p", str(port), "-s", str(side), "-e", str(overlap), str(slide.parent)]
+            command = [
+                sys.executable,
+                "deepzoom_multiserver.py",
+                "-l",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-s",
+                str(side),
+                "-e",
+                str(overlap),
+                str(slide.parent),
+            ]
             with process(command, f"http://127.0.0.1:{port}/", cwd=peer):
                 for level, z in levels.items():
                     addresses = interior(DeepZoom(pyramid.card.stored_size, side), z)
@@ -86,10 +119,34 @@ def main() -> None:
         tile = scratch / "tile.jpg"
         tile.write_bytes(pyramid.tile_bytes(0, *sizes[len(sizes) // 2][1:]))
         (scratch / "bare.py").write_text(BARE.format(path=str(tile)))
-        command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "2", "--blocking-threads", "8", "--port", str(port), "bare:app"]
+        command = [
+            sys.executable,
+            "-m",
+            "granian",
+            "--interface",
+            "wsgi",
+            "--workers",
+            "2",
+            "--blocking-threads",
+            "8",
+            "--port",
+            str(port),
+            "bare:app",
+        ]
         with process(command, f"http://127.0.0.1:{port}/tile", cwd=scratch):
-            measure(rows, f"bare Flask route, {tile.stat().st_size // 1000} kB, granian", "-", f"http://127.0.0.1:{port}", ["/tile"])
-    write_result("tile_server", "Stored tiles per second", "python -m benchmarks.tile_server", table(rows) + "\n\n" + ratios(rows))
+            measure(
+                rows,
+                f"bare Flask route, {tile.stat().st_size // 1000} kB, granian",
+                "-",
+                f"http://127.0.0.1:{port}",
+                ["/tile"],
+            )
+    write_result(
+        "tile_server",
+        "Stored tiles per second",
+        "python -m benchmarks.tile_server",
+        table(rows) + "\n\n" + ratios(rows),
+    )
 
 
 def ratios(rows: list[dict[str, object]]) -> str:
@@ -101,7 +158,15 @@ def ratios(rows: list[dict[str, object]]) -> str:
         if server == "Ocular":
             peers = [value / rate[(f"openslide-python example, {side} px", level, connections)] for side in (254, 512)]
             share = value / rate[(bare, "-", connections)]
-            lines.append({"level": level, "connections": connections, "× example (254 px)": f"{peers[0]:.1f}", "× example (512 px)": f"{peers[1]:.1f}", "share of the bare route": f"{share:.0%}"})
+            lines.append(
+                {
+                    "level": level,
+                    "connections": connections,
+                    "× example (254 px)": f"{peers[0]:.1f}",
+                    "× example (512 px)": f"{peers[1]:.1f}",
+                    "share of the bare route": f"{share:.0%}",
+                }
+            )
     return table(lines)
 
 

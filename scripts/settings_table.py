@@ -24,8 +24,12 @@ def shown(value: object) -> str:
 
 def main() -> None:
     """Write the page."""
-    rows = [f"| `{name}` | {shown(field.default)} | {field.description} |" for name, field in Settings.model_fields.items()]
-    Path(__file__).resolve().parent.parent.joinpath("docs", "settings.md").write_text(HEAD + "\n".join(rows) + "\n", "utf-8")
+    rows = [
+        f"| `{name}` | {shown(field.default)} | {field.description} |" for name, field in Settings.model_fields.items()
+    ]
+    Path(__file__).resolve().parent.parent.joinpath("docs", "settings.md").write_text(
+        HEAD + "\n".join(rows) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -73,12 +73,16 @@ def test_pyramid_ends_with_the_first_level_that_fits_one_tile(size):
     assert all(max(each) > 512 for each in sizes[:-1])
 
 
-@pytest.mark.parametrize(("ratio", "steps"), [(2.0001, 1), (1.9999, 1), (3.9, 2), (1.0, 0), (0.98, 0), (0.1, 0), (1.3, 0), (1.5, 1)])
+@pytest.mark.parametrize(
+    ("ratio", "steps"), [(2.0001, 1), (1.9999, 1), (3.9, 2), (1.0, 0), (0.98, 0), (0.1, 0), (1.3, 0), (1.5, 1)]
+)
 def test_halvings_nearest_to_a_downsample(ratio, steps):
     assert power_of_two_steps(ratio) == steps
 
 
-@pytest.mark.parametrize(("ratio", "same"), [(2.0001, True), (2.000146, True), (1.99, True), (2.05, False), (4.0, False)])
+@pytest.mark.parametrize(
+    ("ratio", "same"), [(2.0001, True), (2.000146, True), (1.99, True), (2.05, False), (4.0, False)]
+)
 def test_a_level_of_downsample_2_is_told_with_tolerance(ratio, same):
     assert is_close_level(ratio, 2.0) is same
 

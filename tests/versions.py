@@ -21,7 +21,9 @@ def smooth_picture(size: Size, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size.height, : size.width]
     phases = rng.uniform(0, 6.28, 6)
-    waves = [128 + 90 * np.sin(x / (40 + 9 * c) + phases[c]) * np.cos(y / (33 + 7 * c) + phases[c + 3]) for c in range(3)]
+    waves = [
+        128 + 90 * np.sin(x / (40 + 9 * c) + phases[c]) * np.cos(y / (33 + 7 * c) + phases[c + 3]) for c in range(3)
+    ]
     return np.stack(waves, -1).astype(np.uint8)
 
 

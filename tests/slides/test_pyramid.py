@@ -32,7 +32,9 @@ def test_addresses_outside_are_refused(version, level, t_col, t_row):
         version[0].tile_bytes(level, t_col, t_row)
 
 
-@pytest.mark.parametrize("region", [Region(0, 0, 1150, 750), Region(500, 490, 40, 50), Region(1149, 749, 1, 1), Region(3, 5, 700, 9)])
+@pytest.mark.parametrize(
+    "region", [Region(0, 0, 1150, 750), Region(500, 490, 40, 50), Region(1149, 749, 1, 1), Region(3, 5, 700, 9)]
+)
 def test_a_region_is_the_picture_that_was_stored(version, region):
     pyramid, stored = version
     read = pyramid.region(region)

@@ -49,7 +49,7 @@ class StoredTile(NamedTuple):
     t_row: int
 
 
-class MadeTile(NamedTuple):
+class DerivedTile(NamedTuple):
     """A tile of stored pixels that must be cropped, halved or encoded first: `level` may lie beyond the stored ones."""
 
     level: int
@@ -68,7 +68,7 @@ class SynthesisedTile(NamedTuple):
     extension: str
 
 
-Plan = StoredTile | MadeTile | SynthesisedTile
+Plan = StoredTile | DerivedTile | SynthesisedTile
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class VersionTiles:
         self.stored = DeepZoom(self.card.stored_size, self.card.tile_side)
         self.base = DeepZoom(self.card.base_size, self.card.tile_side)
         self.sources = {source.name: source for source in self._offered(list(upscalers))}
-        self._made: cachetools.LRUCache[MadeTile, bytes] = cachetools.LRUCache(MADE_CACHE_BYTES, len)
+        self._made: cachetools.LRUCache[DerivedTile, bytes] = cachetools.LRUCache(MADE_CACHE_BYTES, len)
         self._made_lock = threading.Lock()
 
     def _offered(self, upscalers: list[UpscalerFacts]) -> list[Source]:
@@ -132,9 +132,9 @@ class VersionTiles:
         side = self.card.tile_side
         if extension == "jpg" and region.width == region.height == side and level < len(self.card.levels):
             return StoredTile(level, t_col, t_row)
-        return MadeTile(level, t_col, t_row, extension)
+        return DerivedTile(level, t_col, t_row, extension)
 
-    def make(self, plan: MadeTile) -> bytes:
+    def make(self, plan: DerivedTile) -> bytes:
         """Bytes of a cropped, halved or re-encoded tile, from memory where they were made before.
 
         A crop is encoded with the store's own quantisation, so its pixels stay those of the stored tile within the

@@ -1,0 +1,229 @@
+"""What each command of `ocular` does: call, print. Facts go to standard output, progress and errors to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.demo import make_demo
+from app.progress import ProgressBar
+from app.settings import Settings, SettingsError, load
+from wsi_ml import errors
+from wsi_ml.layers.importing import export_geojson, import_layer
+from wsi_ml.layers.store import LayerStore
+from wsi_ml.slides.card import Card
+from wsi_ml.slides.ingest import ingest
+from wsi_ml.slides.library import Library
+from wsi_ml.slides.verify import verify
+from wsi_ml.sr.upscaler import available_upscalers
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.IngestError: 3,
+    errors.AnnotationFileError: 3,
+    errors.NotFoundError: 4,
+    errors.RemovedError: 4,
+    errors.DamagedError: 5,
+    errors.DiskFullError: 6,
+    SettingsError: 2,
+}
+"""Exit code of each kind of failure; any other named error is 1."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit code for a named error."""
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Settings for this command: its flags over the environment over the file."""
+    names = ("library", "host", "port", "workers")
+    return load({name: getattr(options, name, None) for name in names}, getattr(options, "config", None))
+
+
+def library_of(options: argparse.Namespace) -> Library:
+    """The library a command works on; raises LibraryError when there is none."""
+    return Library(settings_of(options).library)
+
+
+def slide_id_of(library: Library, word: str) -> str:
+    """Slide id for an id or a name; raises UnknownSlideError or RemovedError."""
+    named = library.slide_by_name(word)
+    return named.id if named else library.slide(word).id
+
+
+def say(options: argparse.Namespace, facts: Any, text: str) -> None:
+    """Print facts as one JSON object, or as text."""
+    print(json.dumps(facts, ensure_ascii=False, indent=None) if options.json else text)
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    """`ocular serve`."""
+    from app.server import serve  # the web server is an extra: the other commands work without it
+
+    serve(settings_of(options))
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """`ocular demo`."""
+    settings = load(
+        {
+            "library": options.library or Path("demo-library"),
+            **{name: getattr(options, name) for name in ("host", "port", "workers")},
+        },
+        options.config,
+    )
+    make_demo(settings.library, progress=ProgressBar(), say=lambda line: print(line, file=sys.stderr))
+    if not options.no_serve:
+        from app.server import serve  # as in run_serve
+
+        serve(settings)
+
+
+def run_ingest(options: argparse.Namespace) -> int:
+    """`ocular ingest`: every file is tried; the exit code is that of the last failure."""
+    library = Library.create(settings_of(options).library)
+    if options.name and len(options.files) > 1:
+        raise errors.BadRequestError("--name names one slide; give one FILE with it.")
+    code, results = 0, []
+    for path in options.files:
+        try:
+            result = ingest(path, library.root, mpp=options.mpp, name=options.name, progress=ProgressBar())
+        except errors.OcularError as error:
+            print(f"ocular: {error}", file=sys.stderr)
+            code = exit_code(error)
+            results.append({"file": path.name, "error": {"code": error.code, "detail": str(error)}})
+            continue
+        results.append({"file": path.name, "id": result.slide_id, "version": result.version, "new": result.new,
+                        "card": result.card.to_json()})  # fmt: skip
+        if not options.json:
+            print(f"{result.slide_id}  {'ingested' if result.new else 'already there, no work done'}")
+            print(card_text(result.card))
+    if options.json:
+        print(json.dumps({"slides": results}, ensure_ascii=False))
+    return code
+
+
+def card_text(card: Card) -> str:
+    """A card for people."""
+    stored, base, source = card.stored_size, card.base_size, card.source
+    return (
+        f"  version {card.version}\n"
+        f"  stored  {stored.width} × {stored.height} px at {card.stored_mpp:.4g} µm/px, {len(card.levels)} levels\n"
+        f"  ×40     {base.width} × {base.height} px at {card.base_mpp:.4g} µm/px\n"
+        f"  source  {source.vendor}, {source.l0_size.width} × {source.l0_size.height} px at {source.l0_mpp:.4g} µm/px"
+        f"{' (given)' if source.mpp_given else ''}\n"
+        f"  pixels  kernel {card.kernel}, JPEG quality {card.jpeg_quality} {card.jpeg_subsampling}, colour profile {card.icc}\n"
+        f"  size    {card.pyramid_bytes / 1e6:.1f} MB stored, {source.bytes / 1e6:.1f} MB in the source"
+        f" ({card.pyramid_bytes / source.bytes:.0%})"
+    )
+
+
+def run_slides(options: argparse.Namespace) -> None:
+    """`ocular slides`."""
+    library = library_of(options)
+    facts, lines = [], []
+    for slide in library.slides():
+        card = library.card(slide.id)
+        facts.append({"id": slide.id, "name": slide.name, "version": slide.current, "created": slide.created,
+                      "base_size": list(card.base_size), "stored_mpp": card.stored_mpp})  # fmt: skip
+        lines.append(
+            f"{slide.id}  {card.base_size.width:>7} × {card.base_size.height:<7} {card.stored_mpp:.4g} µm/px  {slide.name}"
+        )
+    say(options, {"slides": facts}, "\n".join(lines) or "The library is empty; `ocular ingest FILE` fills it.")
+
+
+def run_show(options: argparse.Namespace) -> None:
+    """`ocular show`."""
+    library = library_of(options)
+    slide = library.slide(slide_id_of(library, options.id))
+    card = library.card(slide.id)
+    facts = {"id": slide.id, "name": slide.name, "versions": library.versions(slide.id), "card": card.to_json(),
+             "layers": LayerStore(library.root).layers_json(slide.id, card)}  # fmt: skip
+    say(options, facts, f"{slide.id}  {slide.name}\n{card_text(card)}")
+
+
+def run_remove(options: argparse.Namespace) -> None:
+    """`ocular remove`: the slide's pixels go; its layers stay in the library's database, for work is never thrown away."""
+    library = library_of(options)
+    slide = library.slide(slide_id_of(library, options.id))
+    versions, kept = library.versions(slide.id), len(LayerStore(library.root).layers(slide.id))
+    library.remove(slide.id)
+    text = f"Removed {slide.name} ({slide.id}), {len(versions)} version(s); {kept} layer(s) are kept in the database."
+    say(options, {"id": slide.id, "removed": versions, "layers_kept": kept}, text)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """`ocular verify`: exit code 5 when anything is damaged."""
+    library = library_of(options)
+    report = verify(library, slide_id_of(library, options.id) if options.id else None)
+    faults = [*report.faults, *(LayerStore(library.root).check() if not options.id else [])]
+    text = "\n".join(faults) or f"All well: {report.versions} version(s), {report.tiles} tiles checked."
+    say(options, {"ok": not faults, "versions": report.versions, "tiles": report.tiles, "faults": faults}, text)
+    return EXIT_CODES[errors.DamagedError] if faults else 0
+
+
+def run_layers(options: argparse.Namespace) -> None:
+    """`ocular layers`."""
+    library = library_of(options)
+    slide_id = slide_id_of(library, options.id)
+    layers = LayerStore(library.root).layers_json(slide_id, library.card(slide_id))
+    lines = [f"{each['id']}  {each['kind']:<10} {each['count']:>8} features  {each['name']}" for each in layers]
+    say(options, {"layers": layers}, "\n".join(lines) or "This slide has no layers; `ocular import` adds one.")
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """`ocular import`."""
+    library = library_of(options)
+    slide_id = slide_id_of(library, options.id)
+    layer, report = import_layer(
+        library.root,
+        slide_id,
+        options.file,
+        kind=options.kind,
+        name=options.name,
+        plane=options.plane,
+        repair=options.repair,
+    )
+    base_mpp = library.card(slide_id).base_mpp
+    say(options, {"layer": layer.to_json(base_mpp), "report": report.to_json()}, "\n".join([layer.id, *report.lines()]))
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """`ocular export`: to a file in one step, or to standard output."""
+    library = library_of(options)
+    chunks = export_geojson(library.root, slide_id_of(library, options.id), options.layer, plane=options.plane)
+    if options.output is None:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        return
+    temporary = options.output.with_name(f".{options.output.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(options.output)
+    except OSError as error:
+        raise errors.DiskFullError(f"{options.output.name} cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    say(options, {"file": options.output.name, "bytes": options.output.stat().st_size}, f"Wrote {options.output.name}.")
+
+
+def run_models(options: argparse.Namespace) -> None:
+    """`ocular models`."""
+    if options.architectures:
+        from wsi_ml.models import architectures  # imports torch, which no other command of the web needs
+
+        facts: list[dict[str, Any]] = architectures()
+        lines = [f"{each['name']:<16} {each['parameters']:>12,} parameters  {each['about']}" for each in facts]
+        say(options, {"architectures": facts}, "\n".join(lines))
+        return
+    cards = [card.to_json() for card in available_upscalers()]
+    lines = [f"{card['name']:<10} {card['kind']:<8} ×{card['scale']}  {card['parameters']:>9,} parameters  "
+             f"stored {card['mpp_range'][0]:g}–{card['mpp_range'][1]:g} µm/px  sha256 {card['sha256'][:12]}" for card in cards]  # fmt: skip
+    say(options, {"models": cards}, "\n".join(lines))
