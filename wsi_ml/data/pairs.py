@@ -1,0 +1,137 @@
+"""Pairs of stored (×20) and scanned (×40) pixels for super-resolution, made by the product's own kernel and codec."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openslide
+from PIL import Image
+
+from wsi_ml.data.augment import AugmentConfig, augment
+from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
+from wsi_ml.slides.kernel import halve_pixels
+
+TILE_SIDE = 512
+TILE_SETS = ("sr-x40-dev", "sr-x40-dev2")
+SCANS = {
+    "metaplasia": "wsi-atlas-dev/metaplasia-HE-x40.svs",
+    "duodenum-tubular-adenoma": "wsi-atlas-dev/duodenum-adenoma-HE-x40.svs",
+}
+TISSUE_SATURATION = 20
+
+
+def store_pixels(base_rgb: np.ndarray) -> np.ndarray:
+    """What the store keeps of a ×40 picture: kernel `box2`, then the store's JPEG; uint8 2H×2W×3 → H×W×3."""
+    return decode_jpeg(encode_jpeg(halve_pixels(base_rgb)))
+
+
+def tile_files(data_root: Path) -> dict[str, list[Path]]:
+    """Files of the ×40 tile sets under `data_root`, by slide (last part of the source repository's name)."""
+    slides: dict[str, list[Path]] = {}
+    for folder in TILE_SETS:
+        index = data_root / folder / "index.csv"
+        if not index.is_file():
+            continue
+        with index.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                slides.setdefault(row["repo"].split("/")[-1], []).append(index.parent / row["file"])
+    return {slide: sorted(files) for slide, files in sorted(slides.items())}
+
+
+def read_tiles(files: Sequence[Path]) -> list[np.ndarray]:
+    """RGB uint8 pixels of tile files."""
+    return [_read_rgb(file) for file in files]
+
+
+def _read_rgb(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def cut_tiles(scan: Path, count: int, seed: int) -> list[np.ndarray]:
+    """Up to `count` tissue tiles of 512 px from the ×40 level of a scan, at seeded random places."""
+    rng = np.random.default_rng(seed)
+    tiles: list[np.ndarray] = []
+    with openslide.OpenSlide(scan) as slide:
+        l0_width, l0_height = slide.dimensions
+        for _ in range(4 * count):
+            if len(tiles) == count:
+                break
+            l0_place = (int(rng.integers(l0_width - TILE_SIDE)), int(rng.integers(l0_height - TILE_SIDE)))
+            rgb = np.asarray(slide.read_region(l0_place, 0, (TILE_SIDE, TILE_SIDE)).convert("RGB"))
+            saturation = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1]
+            if np.mean(saturation > TISSUE_SATURATION) > 0.6:
+                tiles.append(rgb)
+    return tiles
+
+
+def load_slides(data_root: Path, without: Sequence[str], scan_tiles: int, seed: int) -> dict[str, list[np.ndarray]]:
+    """×40 tiles by slide, except the slides named in `without`; whole scans add `scan_tiles` tiles each.
+
+    Raises FileNotFoundError when `data_root` holds none of the sets, ValueError when `without` names an unknown slide.
+    """
+    files = tile_files(data_root)
+    if not files:
+        raise FileNotFoundError(f"{data_root} holds none of the tile sets {', '.join(TILE_SETS)}.")
+    unknown = sorted(set(without) - set(files))
+    if unknown:
+        raise ValueError(f"The split names slides that are not in the data: {', '.join(unknown)}.")
+    slides = {slide: read_tiles(paths) for slide, paths in files.items() if slide not in without}
+    for slide, scan in SCANS.items():
+        if slide in slides and scan_tiles and (data_root / scan).is_file():
+            slides[slide] = slides[slide] + cut_tiles(data_root / scan, scan_tiles, seed)
+    return slides
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Size of a batch of training pairs."""
+
+    batch: int = 16
+    """Patches in one batch of one rank; a multiple of `per_tile`."""
+    per_tile: int = 4
+    """Patches cut from one augmented tile: making the tile costs more than cutting it."""
+    side: int = 64
+    """Side of a patch in stored pixels; the ×40 patch has twice the side."""
+
+
+class PairSampler:
+    """Batches of training pairs; batch number `index` is a pure function of the seed, so a resumed run sees the same."""
+
+    def __init__(
+        self, slides: dict[str, list[np.ndarray]], patches: PatchConfig, augmentation: AugmentConfig, seed: int
+    ):
+        self.slides = [slides[name] for name in sorted(slides)]
+        # A slide with four times the tiles is drawn twice as often: variety counts, and so does every slide.
+        weights = np.sqrt([len(tiles) for tiles in self.slides])
+        self.chances = weights / weights.sum()
+        self.patches = patches
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Stored patches N×S×S×3 and the scanned patches N×2S×2S×3 they were made of, uint8."""
+        rng = np.random.default_rng([self.seed, index])
+        stored, base = [], []
+        for _ in range(self.patches.batch // self.patches.per_tile):
+            for stored_patch, base_patch in self._tile_patches(rng):
+                stored.append(stored_patch)
+                base.append(base_patch)
+        return np.stack(stored), np.stack(base)
+
+    def _tile_patches(self, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Patches of one augmented tile; the whole tile goes through the JPEG, as a stored tile does, then is cut."""
+        tiles = self.slides[int(rng.choice(len(self.slides), p=self.chances))]
+        base_tile = augment(tiles[int(rng.integers(len(tiles)))], self.augmentation, rng)
+        stored_tile = store_pixels(base_tile)
+        side, pairs = self.patches.side, []
+        for _ in range(self.patches.per_tile):
+            y, x = (int(rng.integers(limit - side + 1)) for limit in stored_tile.shape[:2])
+            pairs.append((stored_tile[y : y + side, x : x + side],
+                          base_tile[2 * y : 2 * (y + side), 2 * x : 2 * (x + side)]))  # fmt: skip
+        return pairs

@@ -1,0 +1,90 @@
+"""A super-resolution network as an upscaler: array in, array out, on whatever the machine computes fastest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsi_ml.errors import ModelOutputError
+from wsi_ml.models import checkpoint
+from wsi_ml.models.sr_fast import SrFast, interleave
+from wsi_ml.sr.upscaler import UpscalerCard
+
+
+def fastest_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fastest_type(device: torch.device) -> torch.dtype:
+    """bf16 where the machine multiplies it in hardware, else fp32: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def prepare(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The network ready to run: evaluation mode, channels last, layers in `dtype`, the picture's own way in fp32."""
+    model = model.eval().to(device=device, memory_format=torch.channels_last)
+    for name, layer in model.named_children():
+        if name != "skip":
+            layer.to(dtype)
+    return model
+
+
+def upscale(model: nn.Module, rgb: Tensor) -> Tensor:
+    """N×H×W×3 uint8 → N×2H×2W×3 uint8 on the model's device, rounded to nearest.
+
+    Raises ModelOutputError when an output value is NaN or infinite.
+    """
+    assert isinstance(model, SrFast)
+    with torch.inference_mode():
+        phases = model.phases(rgb.permute(0, 3, 1, 2).float())
+        # Rounding first makes the interleaving move a quarter of the bytes. A NaN or infinity makes the sum one.
+        if not torch.isfinite(phases.sum()):
+            raise ModelOutputError("The super-resolution network gave NaN or infinite pixels.")
+        return interleave(phases.round().clamp_(0, 255).to(torch.uint8))
+
+
+class NetworkUpscaler:
+    """See `wsi_ml.sr.upscaler.Upscaler`; loads the weights once, checked against the card."""
+
+    def __init__(
+        self,
+        card: UpscalerCard,
+        weights: Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        self.card = card
+        self.device = torch.device(device) if device else fastest_device()
+        self.dtype = dtype or fastest_type(self.device)
+        model = checkpoint.load(weights, card.sha256, card.architecture, card.config)
+        self.model = prepare(model, self.device, self.dtype)
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """RGB uint8 H×W×3 → 2H×2W×3; raises ModelOutputError for NaN, infinite or constant output."""
+        return self._run(rgb[None])[0]
+
+    def batch(self, tiles: list[np.ndarray]) -> list[np.ndarray]:
+        """As the call; on a GPU pictures of one size go through together, on a CPU one by one (caches: faster)."""
+        if self.device.type == "cpu":
+            return [self(tile) for tile in tiles]
+        done: dict[int, np.ndarray] = {}
+        for shape in {tile.shape for tile in tiles}:
+            numbers = [number for number, tile in enumerate(tiles) if tile.shape == shape]
+            done |= dict(zip(numbers, self._run(np.stack([tiles[number] for number in numbers])), strict=True))
+        return [done[number] for number in range(len(tiles))]
+
+    def _run(self, rgb: np.ndarray) -> np.ndarray:
+        """N×H×W×3 uint8 → N×2H×2W×3 uint8."""
+        stored = torch.tensor(rgb) if not rgb.flags.writeable else torch.from_numpy(np.ascontiguousarray(rgb))
+        pictures = upscale(self.model, stored.to(self.device)).cpu().numpy()
+        for given, made in zip(rgb, pictures, strict=True):
+            if made.min() == made.max() and given.min() != given.max():
+                raise ModelOutputError("The super-resolution network gave a picture of one colour.")
+        return pictures
