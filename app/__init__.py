@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import structlog
 from flask import Flask, Response, g, request
 
 from app import errors, layers, operations, pages, slides, tiles
@@ -14,10 +15,12 @@ from app.security import HEADERS
 from app.settings import Settings
 from app.state import EXTENSION, State, current_state
 from app.synthesis import Synthesis
+from wsi_ml.errors import ModelUnavailableError
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
-from wsi_ml.sr.upscaler import available_upscalers
+from wsi_ml.sr.upscaler import UpscalerCard, available_upscalers, bicubic_card
 
+log = structlog.get_logger("ocular")
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -31,7 +34,7 @@ def create_app(settings: Settings) -> Flask:
     """The Flask app of one library; raises LibraryError when there is none. Two apps may live in one process."""
     configure_logs(settings.log_format, settings.log_level)
     library = Library(settings.library)
-    upscalers = available_upscalers()
+    upscalers = offered_upscalers()
     app = Flask(
         "ocular",
         root_path=str(PACKAGE),
@@ -48,7 +51,7 @@ def create_app(settings: Settings) -> Flask:
         settings=settings,
         library=library,
         versions=OpenVersions(library, upscalers),
-        synthesis=Synthesis(settings, library.root, upscalers),
+        synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),
     )
     for module in (tiles, slides, layers, operations, pages):
@@ -57,6 +60,15 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_start_clock)
     app.after_request(_finish_answer)
     return app
+
+
+def offered_upscalers() -> list[UpscalerCard]:
+    """Cards of the upscalers at hand; a damaged card costs the networks, never the viewing of stored slides."""
+    try:
+        return available_upscalers()
+    except ModelUnavailableError as error:
+        log.error("models cannot be offered", detail=str(error))
+        return [bicubic_card()]
 
 
 def _start_clock() -> None:

@@ -97,10 +97,10 @@ def run_ingest(options: argparse.Namespace) -> int:
             code = exit_code(error)
             results.append({"file": path.name, "error": {"code": error.code, "detail": str(error)}})
             continue
-        results.append({"file": path.name, "id": result.slide_id, "version": result.version, "new": result.new,
+        results.append({"file": path.name, "id": result.slide_id, "version": result.version, "new": result.created,
                         "card": result.card.to_json()})  # fmt: skip
         if not options.json:
-            print(f"{result.slide_id}  {'ingested' if result.new else 'already there, no work done'}")
+            print(f"{result.slide_id}  {'ingested' if result.created else 'already there, no work done'}")
             print(card_text(result.card))
     if options.json:
         print(json.dumps({"slides": results}, ensure_ascii=False))

@@ -12,17 +12,15 @@ from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import THUMBNAIL_FILE, Card
 from wsi_ml.slides.library import Slide
 from wsi_ml.slides.tiles import Source
+from wsi_ml.sr.upscaler import BICUBIC_MPP_RANGE
 
 bp = Blueprint("slides", __name__)
-
-X40_TOLERANCE = (0.35, 0.65)
-"""µm per pixel of a stored plane that may be called ×20, and its double ×40."""
 
 
 def magnification(card: Card, doublings: int) -> str:
     """Words for the magnification of the stored plane (0) or the base plane (1), such as `×20`."""
     power = 10.0 / card.stored_mpp * 2**doublings
-    if X40_TOLERANCE[0] <= card.stored_mpp <= X40_TOLERANCE[1]:
+    if BICUBIC_MPP_RANGE[0] <= card.stored_mpp <= BICUBIC_MPP_RANGE[1]:
         power = 20.0 * 2**doublings
     return f"×{power:.3g}"
 
@@ -78,7 +76,7 @@ def slide_json(state: State, slide: Slide, version: str | None = None) -> dict[s
     version = version or slide.current
     tiles = state.versions.get(slide.id, version)
     card = tiles.card
-    power = None if not X40_TOLERANCE[0] <= card.stored_mpp <= X40_TOLERANCE[1] else 20
+    power = None if not BICUBIC_MPP_RANGE[0] <= card.stored_mpp <= BICUBIC_MPP_RANGE[1] else 20
     return {
         "id": slide.id,
         "name": slide.name,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
-from wsi_ml.errors import EngineUnavailableError
+from wsi_ml.errors import DeadlineError, EngineUnavailableError
 from wsi_ml.slides.library import CACHE_FOLDER
 from wsi_ml.slides.tile_cache import TileCacheReader
 from wsi_ml.slides.tiles import SynthesisedTile
 from wsi_ml.sr.engine import BlockingEngineClient, EngineClient, socket_path
 from wsi_ml.sr.synthesis import MadeTile, TileKey, provenance
-from wsi_ml.sr.upscaler import UpscalerCard
 
 HEALTH_DEADLINE_S = 1.0
 
@@ -21,17 +19,16 @@ HEALTH_DEADLINE_S = 1.0
 class Synthesis:
     """Synthesised tiles as one web process gets them; holds no network and no thread."""
 
-    def __init__(self, settings: Settings, library_root: Path, cards: list[UpscalerCard]):
+    def __init__(self, settings: Settings, library_root: Path):
         self._deadline_s = settings.sr_deadline_s
         self._cache = TileCacheReader(library_root / CACHE_FOLDER)
-        self._kinds = {card.name: card.kind for card in cards}
         path = socket_path(library_root)
         self._client = EngineClient(path)
         self._blocking = BlockingEngineClient(path)
 
     def provenance(self, plan: SynthesisedTile) -> str:
         """Value of `X-Tile-Source` for a tile that its own upscaler makes."""
-        return provenance(plan.upscaler, self._kinds[plan.upscaler], plan.sha256)
+        return provenance(plan.upscaler, plan.sha256)
 
     def cached(self, version: str, plan: SynthesisedTile) -> MadeTile | None:
         """The tile from the disk cache, checked, or None."""
@@ -50,7 +47,7 @@ class Synthesis:
         """What the engine says of itself, or None when it does not answer."""
         try:
             return self._blocking.stats(HEALTH_DEADLINE_S)
-        except EngineUnavailableError:
+        except (EngineUnavailableError, DeadlineError):
             return None
 
     def close(self) -> None:

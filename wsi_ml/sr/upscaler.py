@@ -76,6 +76,10 @@ class Upscaler(Protocol):
         ...
 
 
+BICUBIC_MPP_RANGE = (0.35, 0.65)
+"""Stored µm/px that count as ×20: bicubic ×40 stands beside super-resolution, it is no zoom beyond any scan."""
+
+
 def bicubic_card() -> UpscalerCard:
     """The card of plain bicubic interpolation."""
     return UpscalerCard(
@@ -84,7 +88,7 @@ def bicubic_card() -> UpscalerCard:
         scale=bicubic.SCALE,
         halo=bicubic.HALO,
         multiple=1,
-        mpp_range=(0.0, float("inf")),
+        mpp_range=BICUBIC_MPP_RANGE,
         sha256=bicubic.definition_sha256(),
         parameters=0,
         notes=bicubic.DEFINITION,
