@@ -15,7 +15,7 @@ from wsi_ml import errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, or one of `commands.EXIT_CODES` with a sentence on standard error."""
+    """Run one command and return its exit code: 0, or one of `commands.EXIT_CODES` after a sentence on stderr."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""What each command of `ocular` does: call, print. Facts go to standard output, progress and errors to standard error."""
+"""What each command of `ocular` does: call, print. Facts go to standard output, progress and errors to the other."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def card_text(card: Card) -> str:
         f"  ×40     {base.width} × {base.height} px at {card.base_mpp:.4g} µm/px\n"
         f"  source  {source.vendor}, {source.l0_size.width} × {source.l0_size.height} px at {source.l0_mpp:.4g} µm/px"
         f"{' (given)' if source.mpp_given else ''}\n"
-        f"  pixels  kernel {card.kernel}, JPEG quality {card.jpeg_quality} {card.jpeg_subsampling}, colour profile {card.icc}\n"
+        f"  pixels  kernel {card.kernel}, JPEG quality {card.jpeg_quality} {card.jpeg_subsampling}, "
+        f"colour profile {card.icc}\n"
         f"  size    {card.pyramid_bytes / 1e6:.1f} MB stored, {source.bytes / 1e6:.1f} MB in the source"
         f" ({card.pyramid_bytes / source.bytes:.0%})"
     )
@@ -131,7 +132,8 @@ def run_slides(options: argparse.Namespace) -> None:
         facts.append({"id": slide.id, "name": slide.name, "version": slide.current, "created": slide.created,
                       "base_size": list(card.base_size), "stored_mpp": card.stored_mpp})  # fmt: skip
         lines.append(
-            f"{slide.id}  {card.base_size.width:>7} × {card.base_size.height:<7} {card.stored_mpp:.4g} µm/px  {slide.name}"
+            f"{slide.id}  {card.base_size.width:>7} × {card.base_size.height:<7} "
+            f"{card.stored_mpp:.4g} µm/px  {slide.name}"
         )
     say(options, {"slides": facts}, "\n".join(lines) or "The library is empty; `ocular ingest FILE` fills it.")
 
@@ -147,7 +149,7 @@ def run_show(options: argparse.Namespace) -> None:
 
 
 def run_remove(options: argparse.Namespace) -> None:
-    """`ocular remove`: the slide's pixels go; its layers stay in the library's database, for work is never thrown away."""
+    """`ocular remove`: the slide's pixels go; its layers stay in the database, for work is never thrown away."""
     library = library_of(options)
     slide = library.slide(slide_id_of(library, options.id))
     versions, kept = library.versions(slide.id), len(LayerStore(library.root).layers(slide.id))
@@ -223,7 +225,10 @@ def run_models(options: argparse.Namespace) -> None:
         lines = [f"{each['name']:<16} {each['parameters']:>12,} parameters  {each['about']}" for each in facts]
         say(options, {"architectures": facts}, "\n".join(lines))
         return
-    cards = [card.to_json() for card in available_upscalers()]
-    lines = [f"{card['name']:<10} {card['kind']:<8} ×{card['scale']}  {card['parameters']:>9,} parameters  "
-             f"stored {card['mpp_range'][0]:g}–{card['mpp_range'][1]:g} µm/px  sha256 {card['sha256'][:12]}" for card in cards]  # fmt: skip
-    say(options, {"models": cards}, "\n".join(lines))
+    cards = available_upscalers()
+    lines = [
+        f"{card.name:<10} {card.kind:<8} ×{card.scale}  {card.parameters:>9,} parameters  "
+        f"stored {card.mpp_range[0]:g}–{card.mpp_range[1]:g} µm/px  sha256 {card.sha256[:12]}"
+        for card in cards
+    ]
+    say(options, {"models": [card.to_json() for card in cards]}, "\n".join(lines))

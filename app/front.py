@@ -62,11 +62,9 @@ class Front:
     async def _tile(self, scope: Any, protocol: Any) -> None:
         method = scope.method
         try:
-            result = tiles.answer(
-                self.state, scope.path, scope.query_string, method, scope.headers.get("if-none-match")
-            )
-            if isinstance(result, tiles.PendingTile):
-                result = await self._await_tile(result, protocol)
+            condition = scope.headers.get("if-none-match")
+            found = tiles.answer(self.state, scope.path, scope.query_string, method, condition)
+            result = await self._await_tile(found, protocol) if isinstance(found, tiles.PendingTile) else found
         except Exception as error:  # noqa: BLE001 - the process's edge: an unforeseen error must not cut the connection
             result = tiles.TileAnswer(*errors.incident(error))
         if result is None:

@@ -33,7 +33,7 @@ class ProgressBar:
             self._bar = None
         self._phase = progress.phase
         if progress.message:
-            print(f"  {progress.message}", file=sys.stderr)
+            tqdm.write(f"  {progress.message}", file=sys.stderr)
         if progress.phase in WORDS and sys.stderr.isatty():
             form = "  {desc:<10} {percentage:3.0f}% |{bar:30}| {elapsed} elapsed, {remaining} left, {postfix}"
             self._bar = tqdm(total=progress.total, desc=WORDS[progress.phase], bar_format=form, file=sys.stderr)

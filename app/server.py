@@ -8,7 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from granian import Granian
+from granian.server.mp import MPServer
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings
 
@@ -73,9 +73,9 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
-def web_server(settings: Settings, port: int) -> Granian:
+def web_server(settings: Settings, port: int) -> MPServer:
     """Granian with our limits: keep-alive on, slow headers cut off, failed workers started again."""
-    return Granian(
+    return MPServer(
         f"{__name__}:make_front",
         factory=True,
         address=settings.host.strip("[]"),

@@ -65,8 +65,8 @@ class Settings(BaseSettings):
     def _loopback_without_login(self) -> Settings:
         if self.login == "none" and not is_loopback(self.host):
             raise ValueError(
-                f"host: {self.host} is not a loopback address and no login is configured; use 127.0.0.1 and put a proxy "
-                "with a login in front"
+                f"host: {self.host} is not a loopback address and no login is configured; "
+                "use 127.0.0.1 and put a proxy with a login in front"
             )
         return self
 

@@ -33,3 +33,11 @@ def build(name: str, **config: Any) -> nn.Module:
 def parameter_count(model: nn.Module) -> int:
     """How many numbers the network learns."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def architectures() -> list[dict[str, Any]]:
+    """Every architecture that can be built: name, learned parameters in its published configuration, what it is."""
+    return [
+        {"name": name, "parameters": parameter_count(build(name)), "about": (module_class.__doc__ or "").split("\n")[0]}
+        for name, (module_class, _) in sorted(ARCHITECTURES.items())
+    ]
