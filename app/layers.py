@@ -22,7 +22,7 @@ DEFAULT_LIMIT = 5_000
 MAX_LIMIT = 50_000
 GZIP_BYTES = 16 << 10
 IMMUTABLE = "private, max-age=31536000, immutable"
-_NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,12})?")
+_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
 _PARAMETERS = {"bbox", "limit", "class", "min_score"}
 
 

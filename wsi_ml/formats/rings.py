@@ -15,6 +15,8 @@ from wsi_ml.geometry import Size
 
 OUTSIDE_TOLERANCE = 2.0
 """Base-plane pixels (half a micrometre) an outline may stand over the slide's edge: programs differ in rounding."""
+CROSSING_LIMIT = 5_000
+"""Crossings in one feature that repair takes on; its cost grows with their square."""
 _REASON_WORDS = {
     "Self-intersection": "the outline crosses itself",
     "Ring Self-intersection": "the ring touches itself",
@@ -104,18 +106,36 @@ def _points_of(ring: list[Any], place: Place) -> np.ndarray:
 
 def check_valid(geometry: shapely.Geometry, place: Place, repairer: Repairer) -> shapely.Geometry | None:
     """The geometry when it is valid and has an area, else mended, or None when nothing with an area is left."""
-    if geometry.area > 0 and geometry.is_valid:
+    if geometry.is_valid and geometry.area > 0:
         return geometry
     reason, spot = fault_of(geometry)
     fault_place, words = place, _REASON_WORDS.get(reason, reason.lower())
     if spot is not None:
         fault_place = _ring_at(geometry, spot, place)
-    if geometry.area == 0:
+    if geometry.convex_hull.area == 0:  # the signed area of a bow tie is 0, too
         spot = shapely.Point(shapely.get_coordinates(geometry)[0])
         fault_place, words = replace(place, ring=0), "the polygon has no area"
     at = f" at {_words(shapely.get_coordinates(spot)[0])}" if spot is not None else ""
     repairer.fault(fault_place, words + at, "Correct the outline", f"{words}: made valid")
+    if _crossings(geometry, CROSSING_LIMIT) > CROSSING_LIMIT:
+        raise AnnotationFileError(
+            f"{place}: too tangled to repair, its edges meet over {CROSSING_LIMIT:,} times. Redraw it."
+        )
     return polygonal(shapely.make_valid(geometry, method="structure", keep_collapsed=False))
+
+
+def _crossings(geometry: shapely.Geometry, limit: int) -> int:
+    """How often edges meet other edges than their two neighbours, counted no further than a little past `limit`."""
+    rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(geometry)]
+    edges = shapely.linestrings(np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings]))
+    tree = shapely.STRtree(edges)
+    found = 0
+    for start in range(0, len(edges), 8):
+        batch = edges[start : start + 8]
+        found += tree.query(batch, predicate="intersects").shape[1] - 3 * len(batch)
+        if found > 2 * limit:  # each crossing is found from both of its edges
+            break
+    return found // 2
 
 
 def fault_of(geometry: shapely.Geometry) -> tuple[str, shapely.Point | None]:
@@ -127,6 +147,8 @@ def fault_of(geometry: shapely.Geometry) -> tuple[str, shapely.Point | None]:
 
 def _ring_at(geometry: shapely.Geometry, spot: shapely.Point, place: Place) -> Place:
     """The ring a fault belongs to: one that crosses itself at that spot, else the last ring that passes there."""
+    if geometry.geom_type == "Polygon" and not geometry.interiors:
+        return replace(place, ring=0)
     found = place
     nearest = float("inf")
     several = geometry.geom_type == "MultiPolygon"

@@ -165,6 +165,8 @@ class LayerStore:
         """The connection of this thread, in autocommit; SQLite's faults become named errors."""
         try:
             if getattr(self._local, "process", None) != os.getpid():
+                # After a fork the parent's connection is kept, unused: to close it here would end the parent's locks.
+                self._local.inherited = getattr(self._local, "connection", None)
                 self._local.connection = _connect(self.path)
                 self._local.process = os.getpid()
             yield self._local.connection
