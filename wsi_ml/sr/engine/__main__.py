@@ -1,0 +1,104 @@
+"""The engine process: `python -m wsi_ml.sr.engine --library DIR`. Usually started by `EngineSupervisor`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+from wsi_ml.errors import OcularError
+from wsi_ml.sr.engine.options import EngineOptions
+from wsi_ml.sr.engine.pool import maker_count
+from wsi_ml.sr.engine.protocol import LOCK_FILE, RUN_FOLDER
+from wsi_ml.sr.engine.server import Engine
+
+log = logging.getLogger("ocular.engine")
+
+STANDBY_S = 0.2
+
+
+def wait_for_lock(library_root: Path) -> TextIO:
+    """Hold the library's engine lock; while another engine holds it, stand by and take over when that one ends."""
+    folder = library_root / RUN_FOLDER
+    folder.mkdir(mode=0o750, exist_ok=True)
+    file = (folder / LOCK_FILE).open("w")
+    told = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                log.info("another engine serves this library; standing by")
+                told = True
+            time.sleep(STANDBY_S)
+        else:
+            return file
+
+
+def end_with_parent(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    """Stop the engine when standard input ends: the parent holds its other end, so this sees even a killed parent."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        loop.call_soon_threadsafe(engine.stop)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def share_cores(options: EngineOptions) -> None:
+    """Tell the network's library, before anything imports it, how many threads one tile may use."""
+    share = (os.cpu_count() or 1) // maker_count(options.makers)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads or max(1, share))
+
+
+async def serve(library_root: Path, options: EngineOptions, stop_on_eof: bool) -> None:
+    """Run one engine until it is told to stop."""
+    upscalers = importlib.import_module(options.upscalers)
+    networks = [card.name for card in upscalers.available_upscalers() if card.kind == "sr"]
+    engine = Engine(library_root, options, upscalers.open_upscaler, networks[:1] if options.warm else [])
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, engine.stop)
+    if stop_on_eof:
+        end_with_parent(loop, engine)
+    await engine.run(lambda: log.info("engine listens"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run an engine; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m wsi_ml.sr.engine", description=__doc__)
+    parser.add_argument("--library", type=Path, required=True, help="folder of the slide library")
+    parser.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    EngineOptions.add_flags(parser)
+    parsed = parser.parse_args(arguments)
+    options = EngineOptions.of(parsed)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s engine %(levelname)s %(message)s", stream=sys.stderr)
+    os.nice(options.nice)
+    share_cores(options)
+    library_root = parsed.library.resolve()
+    try:
+        lock = wait_for_lock(library_root)
+        with lock:
+            asyncio.run(serve(library_root, options, parsed.stop_on_eof))
+    except OcularError as error:
+        log.critical("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # A maker thread may be inside a tile whose drain time is over; an ordinary exit would wait for it.
+    os._exit(code)

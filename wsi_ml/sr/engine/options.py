@@ -1,0 +1,63 @@
+"""Options of one engine process: plain values, handed over as command-line flags of the same names."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is started with; its requests can change none of it."""
+
+    queue: int = 64
+    """Most distinct tiles waiting; more are refused with QueueFullError."""
+    cache_bytes: int = 2 << 30
+    """Most disk space for made tiles; 0 keeps none."""
+    decoded_bytes: int = 128 << 20
+    """Memory for decoded stored tiles."""
+    threads: int = 0
+    """CPU threads of the network for one tile; 0 shares the cores among the makers."""
+    makers: int = 0
+    """Tiles (or batches) made at a time; 0 is one for each core up to two on a CPU."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    batch: int = 16
+    """Tiles in one batch on a GPU; a CPU makes them one by one."""
+    gather_ms: float = 3.0
+    """How long a GPU batch that is not full waits for more."""
+    burst_ms: float = 150.0
+    """Requests within this time belong together and keep their order; see TileQueue."""
+    nice: int = 5
+    """Added to the process's niceness, so that serving stored tiles goes first."""
+    drain_s: float = 10.0
+    """Longest time that SIGTERM waits for the tiles already asked for."""
+    hang_s: float = 120.0
+    """A tile that takes longer ends the process: the supervisor starts a fresh one."""
+    warm: bool = True
+    """Load the first network at the start and not at the first tile."""
+    upscalers: str = "wsi_ml.sr.upscaler"
+    """Module with `open_upscaler` and `available_upscalers`; tests name their own."""
+
+    def arguments(self) -> list[str]:
+        """Command-line flags of these options."""
+        flags = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            flags += [f"--{field.name.replace('_', '-')}", str(int(value) if isinstance(value, bool) else value)]
+        return flags
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+        """Add one flag for each option."""
+        for field in dataclasses.fields(cls):
+            kind: Any = type(field.default)
+            parse = (lambda text: bool(int(text))) if kind is bool else kind
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=parse, default=field.default)
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> EngineOptions:
+        """Options of parsed flags."""
+        return cls(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)})
