@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import socket
@@ -49,6 +50,8 @@ def serve(settings: Settings) -> None:
     """Serve a library until SIGTERM or SIGINT; running requests are finished first. Raises SettingsError."""
     Library.create(settings.library)
     port = free_port(settings)
+    # A fork would carry this process's threads' locks and its metrics, which were made before the folder was known.
+    multiprocessing.set_start_method("spawn", force=True)
     metrics_folder = tempfile.mkdtemp(prefix="ocular-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
     os.environ[SETTINGS_VARIABLE] = settings.model_dump_json()
