@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> Flask:
         TRUSTED_HOSTS=[*settings.trusted_hosts, "[::1]"],
         SEND_FILE_MAX_AGE_DEFAULT=None,
     )
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = State(
         settings=settings,

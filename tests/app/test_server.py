@@ -206,7 +206,9 @@ def test_the_log_holds_no_names_and_no_paths(server, library, slide):
     assert all(str(library.root) not in line for line in text.splitlines() if line.startswith("{"))
 
 
-def test_sigterm_finishes_running_requests_and_ends_every_process(library, slide, tmp_path):
+def test_sigterm_finishes_running_requests_and_ends_every_process(tmp_path):
+    library = Library.create(tmp_path / "library")
+    slide = add_slide(library, "liver", Size(4400, 3000))
     with running(library, tile_seconds=1.0) as server:
         engine = server.engine()["pid"]
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
