@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def _ring_of(ring: Any, place: Place, repairer: Repairer) -> np.ndarray | None:
     if not isinstance(ring, list):
         raise AnnotationFileError(f"{place}: a ring is a list of points. Write [[x, y], …].")
     points = _points_of(ring, place)
-    if any(len(point) == 3 for point in ring):
+    if 3 in set(map(len, ring)):
         repairer.report.lose("third coordinate (z) of points", place.feature)
     if len(points) and (points[0] != points[-1]).any():
         first, last = _words(points[0]), _words(points[-1])
@@ -96,11 +97,13 @@ def _ring_of(ring: Any, place: Place, repairer: Repairer) -> np.ndarray | None:
 
 def _points_of(ring: list[Any], place: Place) -> np.ndarray:
     """The points of one ring as n × 2 numbers; raises AnnotationFileError that names the first bad point."""
-    for number, point in enumerate(ring):
-        # bool is an int to isinstance, so types are compared.
-        if type(point) is not list or len(point) not in (2, 3) or not {type(value) for value in point} <= {int, float}:
-            found = str(point)[:60]
-            raise AnnotationFileError(f"{place}, point {number}: {found} is not a point. Write [x, y] in numbers.")
+    # bool is an int to isinstance, so types are compared. The maps run in C, the loop only to find what is wrong.
+    lengths = set(map(len, ring)) if set(map(type, ring)) <= {list} else {0}
+    if not lengths <= {2, 3} or not set(map(type, chain.from_iterable(ring))) <= {int, float}:
+        for number, point in enumerate(ring):
+            if type(point) is not list or len(point) not in (2, 3) or not set(map(type, point)) <= {int, float}:
+                found = str(point)[:60]
+                raise AnnotationFileError(f"{place}, point {number}: {found} is not a point. Write [x, y] in numbers.")
     return np.array([point[:2] for point in ring], np.float64).reshape(-1, 2)
 
 
