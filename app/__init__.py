@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 from flask import Flask, Response, g, request
 
-from app import errors, layers, operations, pages, slides, tiles
+from app import errors, layers, openapi, operations, pages, slides, tiles
 from app.logs import configure_logs, log_request
 from app.metrics import Metrics
 from app.security import HEADERS
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Flask:
         synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),
     )
-    for module in (tiles, slides, layers, operations, pages):
+    for module in (tiles, slides, layers, operations, openapi, pages):
         app.register_blueprint(module.bp)
     errors.register(app)
     app.before_request(_start_clock)

@@ -9,9 +9,9 @@ import socket
 import tempfile
 from pathlib import Path
 
-from granian.server.mp import MPServer
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.server.mp import MPServer
 
 from app import create_app
 from app.front import Front

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, jsonify, request
 
 from app.state import State, current_state
+from app.tiles import FOR_EVER
 from wsi_ml.errors import BadRequestError, NotFoundError
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import THUMBNAIL_FILE, Card
@@ -119,6 +120,7 @@ def thumbnail(slide_id: str, version: str) -> Response:
     path = current_state().library.folder(slide_id, version) / THUMBNAIL_FILE
     if not path.is_file():
         raise NotFoundError("This slide version has no thumbnail; run `ocular verify`.")
-    response = send_file(path.resolve(), mimetype="image/jpeg", etag=f"{version}-thumbnail", max_age=31536000)
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    return response
+    response = Response(path.read_bytes(), mimetype="image/jpeg")
+    response.set_etag(f"{version}-thumbnail")
+    response.headers["Cache-Control"] = FOR_EVER
+    return response.make_conditional(request)
