@@ -13,7 +13,7 @@ VERSION = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 SOURCE = {
     "type": "string",
     "pattern": "^[a-z0-9-]{1,40}(@[0-9a-f]{12})?$",
-    "description": "`stored`, `bicubic`, a model such as `sr-fast`, or `auto`; `@` and 12 digits of the model's hash pin it.",
+    "description": "`stored`, `bicubic`, a model such as `sr-fast`, or `auto`; `@` and 12 hex digits pin the model.",
 }
 NUMBER = {"type": "integer", "minimum": 0}
 PROBLEM = {"$ref": "#/components/responses/Problem"}

@@ -244,7 +244,8 @@ REFUSED = [
     "stored_files/11/0_0.jpeg", "stored_files/11/0_0", "stored_files/11/1.5_0.jpg", "stored_files/11/+1_0.jpg",
     "stored_files/11/٣_0.jpg", "stored_files/11/0_0.jpg/", "stored_files/11/99999999999999999999_0.jpg",
     "stored_files/11/0_0.jpg%00", "stored_files/../../../library.sqlite", "..%2f..%2flibrary.sqlite", "%2e%2e/x.dzi",
-    "stored_files\\11\\0_0.jpg", "scan.dzi", "nosuch.dzi", "sr-fake@zz.dzi", "stored.xml", "", "stored_files/NaN/0_0.jpg",
+    "stored_files\\11\\0_0.jpg", "scan.dzi", "nosuch.dzi", "sr-fake@zz.dzi", "stored.xml", "",
+    "stored_files/NaN/0_0.jpg",
 ]  # fmt: skip
 
 
