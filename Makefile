@@ -35,6 +35,7 @@ bench: $(STAMPS)/dev $(STAMPS)/frontend ## run every benchmark and write benchma
 	$(BIN)/python -m benchmarks.run_all
 
 wheel: $(STAMPS)/dev $(STAMPS)/frontend ## build dist/ocular_wsi-*.whl with templates, static files and weights
+	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 setup: $(STAMPS)/dev $(STAMPS)/frontend ## install everything a developer needs
