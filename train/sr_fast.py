@@ -29,7 +29,7 @@ from tqdm import tqdm
 from train import loop
 from train.config import arguments, key, read_config
 from wsi_ml.data.augment import AugmentConfig
-from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, read_tiles, store_pixels, tile_files
+from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, slide_pairs
 from wsi_ml.errors import OcularError
 from wsi_ml.models import build, parameter_count
 from wsi_ml.sr.bicubic import BicubicUpscaler
@@ -59,6 +59,9 @@ class Config:
     batch: int = key(16, "patches per step and rank; a multiple of per_tile")
     per_tile: int = key(4, "patches cut from one augmented tile")
     side: int = key(48, "side of a patch in stored pixels")
+    store_chance: float = key(0.4, "chance that a tile is compressed exactly as the store does it")
+    raw_chance: float = key(0.2, "chance that a tile is not compressed; else quality quality_low...98, 4:2:0 or 4:4:4")
+    quality_low: int = key(85, "lowest JPEG quality of the other tiles")
     stain_chance: float = key(0.5, "chance that a tile's stains are changed")
     stain_gain: float = key(0.12, "largest relative change of the amount of one stain")
     stain_shift: float = key(0.02, "largest added optical density per colour (tint, lamp)")
@@ -94,19 +97,18 @@ class Config:
 def make_sampler(config: Config) -> PairSampler:
     """Training pairs of every slide that is neither a test nor a validation slide."""
     slides = load_slides(Path(config.data), config.test + config.validation, config.scan_tiles, config.seed)
+    patches = PatchConfig(
+        config.batch, config.per_tile, config.side, config.store_chance, config.raw_chance, config.quality_low
+    )
     augmentation = AugmentConfig(
         config.stain_chance, config.stain_gain, config.stain_shift, config.sharpness_chance, config.sharpness
     )
-    return PairSampler(slides, PatchConfig(config.batch, config.per_tile, config.side), augmentation, config.seed)
+    return PairSampler(slides, patches, augmentation, config.seed)
 
 
 def validation_pairs(config: Config) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """(stored, scanned) tiles of each validation slide."""
-    files = tile_files(Path(config.data))
-    return {
-        slide: [(store_pixels(base), base) for base in read_tiles(files[slide][: config.validation_tiles])]
-        for slide in config.validation
-    }
+    return {slide: slide_pairs(Path(config.data), slide, config.validation_tiles) for slide in config.validation}
 
 
 def loss_of(made: Tensor, base: Tensor, squared: bool) -> Tensor:

@@ -79,7 +79,7 @@ def test_a_batch_depends_on_its_number_alone():
 
 
 def test_both_halves_of_a_pair_show_the_same_place():
-    sampler = PairSampler({"one": [smooth(seed=4)]}, PatchConfig(batch=8, per_tile=4, side=16), STILL, seed=1)
+    sampler = PairSampler({"one": [smooth(seed=4)]}, PatchConfig(batch=8, per_tile=4, side=16, store_chance=1.0), STILL, seed=1)
     for stored, base in zip(*sampler.batch(0), strict=True):
         right = np.abs(halve_pixels(base).astype(int) - stored).mean()
         wrong = np.abs(halve_pixels(np.roll(base, 2, axis=1)).astype(int) - stored).mean()
@@ -88,7 +88,7 @@ def test_both_halves_of_a_pair_show_the_same_place():
 
 def test_patches_are_cut_from_the_jpeg_of_the_whole_tile():
     tile = smooth(seed=9)
-    sampler = PairSampler({"one": [tile]}, PatchConfig(batch=1, per_tile=1, side=16), STILL, seed=1)
+    sampler = PairSampler({"one": [tile]}, PatchConfig(batch=1, per_tile=1, side=16, store_chance=1.0), STILL, seed=1)
     poses = [np.rot90(turned, k) for turned in (tile, tile[:, ::-1]) for k in range(4)]
     stored_tiles = [store_pixels(np.ascontiguousarray(pose)) for pose in poses]
     patch = sampler.batch(0)[0][0]

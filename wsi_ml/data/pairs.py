@@ -13,7 +13,7 @@ import openslide
 from PIL import Image
 
 from wsi_ml.data.augment import AugmentConfig, augment
-from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
+from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, decode_jpeg, encode_jpeg
 from wsi_ml.slides.kernel import halve_pixels
 
 TILE_SIDE = 512
@@ -25,9 +25,21 @@ SCANS = {
 TISSUE_SATURATION = 20
 
 
-def store_pixels(base_rgb: np.ndarray) -> np.ndarray:
-    """What the store keeps of a ×40 picture: kernel `box2`, then the store's JPEG; uint8 2H×2W×3 → H×W×3."""
-    return decode_jpeg(encode_jpeg(halve_pixels(base_rgb)))
+@dataclass(frozen=True)
+class Compression:
+    """JPEG of the stored pixels; the defaults are the store's."""
+
+    quality: int = STORE_QUALITY
+    """1…100; 0 for pixels that were never compressed."""
+    subsampling: str = STORE_SUBSAMPLING
+
+
+def store_pixels(base_rgb: np.ndarray, compression: Compression = Compression()) -> np.ndarray:  # noqa: B008
+    """What the store keeps of a ×40 picture: kernel `box2`, then JPEG; uint8 2H×2W×3 → H×W×3."""
+    stored = halve_pixels(base_rgb)
+    if not compression.quality:
+        return stored
+    return decode_jpeg(encode_jpeg(stored, compression.quality, compression.subsampling))
 
 
 def tile_files(data_root: Path) -> dict[str, list[Path]]:
@@ -51,6 +63,13 @@ def read_tiles(files: Sequence[Path]) -> list[np.ndarray]:
 def _read_rgb(file: Path) -> np.ndarray:
     with Image.open(file) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def slide_pairs(
+    data_root: Path, slide: str, count: int | None = None, compression: Compression = Compression()  # noqa: B008
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(stored, scanned) pixels of the first `count` tiles (all by default) of one slide of the tile sets."""
+    return [(store_pixels(base, compression), base) for base in read_tiles(tile_files(data_root)[slide][:count])]
 
 
 def cut_tiles(scan: Path, count: int, seed: int) -> list[np.ndarray]:
@@ -98,6 +117,11 @@ class PatchConfig:
     """Patches cut from one augmented tile: making the tile costs more than cutting it."""
     side: int = 64
     """Side of a patch in stored pixels; the ×40 patch has twice the side."""
+    store_chance: float = 0.4
+    """Chance that a tile is compressed exactly as the store does it."""
+    raw_chance: float = 0.2
+    """Chance that it is not compressed; else quality is drawn from `quality_low` to 98, chroma 4:2:0 or 4:4:4."""
+    quality_low: int = 85
 
 
 class PairSampler:
@@ -124,11 +148,21 @@ class PairSampler:
                 base.append(base_patch)
         return np.stack(stored), np.stack(base)
 
+    def _compression(self, rng: np.random.Generator) -> Compression:
+        """The store's JPEG most often; others too, for slides whose stored pixels have another history."""
+        chance = rng.random()
+        if chance < self.patches.store_chance:
+            return Compression()
+        if chance < self.patches.store_chance + self.patches.raw_chance:
+            return Compression(quality=0)
+        quality = int(rng.integers(self.patches.quality_low, 99))
+        return Compression(quality, "444" if rng.random() < 0.3 else "420")
+
     def _tile_patches(self, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Patches of one augmented tile; the whole tile goes through the JPEG, as a stored tile does, then is cut."""
         tiles = self.slides[int(rng.choice(len(self.slides), p=self.chances))]
         base_tile = augment(tiles[int(rng.integers(len(tiles)))], self.augmentation, rng)
-        stored_tile = store_pixels(base_tile)
+        stored_tile = store_pixels(base_tile, self._compression(rng))
         side, pairs = self.patches.side, []
         for _ in range(self.patches.per_tile):
             y, x = (int(rng.integers(limit - side + 1)) for limit in stored_tile.shape[:2])
