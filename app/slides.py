@@ -123,4 +123,5 @@ def thumbnail(slide_id: str, version: str) -> Response:
     response = Response(path.read_bytes(), mimetype="image/jpeg")
     response.set_etag(f"{version}-thumbnail")
     response.headers["Cache-Control"] = FOR_EVER
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
