@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from wsi_ml.slides.library import STAGING_FOLDER, Library, utc_now
 from wsi_ml.slides.plan import STORED_MPP, check_mpp
 from wsi_ml.slides.pyramid import read_index
 from wsi_ml.slides.sandbox import DISK_FULL, DISK_FULL_ERRNO, Child, Limits, Message
-from wsi_ml.slides.source_files import SourceFiles, source_files
+from wsi_ml.slides.source_files import SourceFiles, check_file, source_files
 from wsi_ml.slides.staging import held, sweep
+from wsi_ml.slides.tiff_header import shown_name
 from wsi_ml.slides.verify import SUMS_FILE, file_sha256, sums_of, version_of
 
 CONVERTER = "wsi_ml.slides.convert:convert"
@@ -39,7 +40,7 @@ WAIT_S = 0.2
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of an ingestion: `done` of `total` in the phase's own unit, with the speed in MB of source per second."""
+    """One step of an ingestion: `done` of `total` in the phase's own unit, and the speed in MB of source per second."""
 
     phase: str
     """`check`, `hash` (bytes), `wait`, `convert` (stored pixels), `verify`, `publish`, `done`."""
@@ -63,6 +64,17 @@ class IngestResult:
     seconds: float
 
 
+MAX_NAME = 200
+
+
+def check_name(name: str) -> str:
+    """`name` without outer spaces if it can name a slide; raises IngestError for an empty, long or unprintable one."""
+    name = name.strip()
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise IngestError(f"--name must have 1 to {MAX_NAME} printable characters.")
+    return name
+
+
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -78,11 +90,16 @@ def ingest(
 ) -> IngestResult:
     """Take a whole-slide file into the library in `library_root` (made when missing) and return its slide.
 
-    `mpp` is the scan's µm/px where the file states none or a wrong one; `name` defaults to the file's stem; `dct` allows
-    decoding JPEG tiles at half size. All or nothing: raises IngestError or DiskFullError with one sentence and leaves
-    nothing behind; a killed ingestion leaves a staging folder that the next one sweeps away.
+    `mpp` is the scan's µm/px where the file states none or a wrong one; `name` defaults to the file's stem; `dct`
+    allows decoding JPEG tiles at half size. All or nothing: raises IngestError or DiskFullError with one sentence and
+    leaves nothing behind; a killed ingestion leaves a staging folder that the next one sweeps away.
     """
-    return _Ingestion(Path(path), Library.create(library_root), mpp, name, dct, limits, progress).run()
+    try:
+        return _Ingestion(Path(path), Library.create(library_root), mpp, name, dct, limits, progress).run()
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNO:
+            raise DiskFullError(DISK_FULL) from error
+        raise IngestError(f"The slide was not ingested: {error.strerror}; nothing was kept.") from error
 
 
 class _Ingestion:
@@ -102,7 +119,7 @@ class _Ingestion:
         self.library = library
         self.staging = library.root / STAGING_FOLDER
         self.mpp = None if mpp is None else check_mpp(mpp)
-        self.name = name
+        self.name = None if name is None else check_name(name)
         self.dct = dct
         self.limits = limits
         self.progress = progress
@@ -112,8 +129,8 @@ class _Ingestion:
         """The whole ingestion, in order."""
         self.progress(Progress("check", 0, 1, 0.0, ""))
         sweep(self.staging)
-        files = source_files(self.path)
-        header.vet(files.path)
+        check_file(self.path)
+        files = source_files(self.path, header.vet(self.path))
         limits = self.limits or Limits(cpu_s=120 + files.bytes // 100_000)
         with Child(CONVERTER, limits) as child:
             sha256 = files.sha256(lambda done, total: self._tell("hash", done, total, done))
@@ -134,18 +151,13 @@ class _Ingestion:
         slide_id, name = self._slide_for(sha256)
         known: Message = {}
         job = {"path": str(files.path.resolve()), "folder": str(folder.resolve()), "mpp": self.mpp, "dct": self.dct}
-        try:
-            made = child.run(job, lambda message: self._on_message(message, known, files.bytes))
-            self.progress(Progress("verify", 0, 1, 0.0, ""))
-            card = self._card(folder, files, sha256, known, made)
-            _write(folder / CARD_FILE, json.dumps(card.to_json(), indent=1).encode())
-            _write(folder / SUMS_FILE, sums_of(folder).encode())
-            self.progress(Progress("publish", 0, 1, 0.0, ""))
-            slide_id = self.library.add(folder, card, name, slide_id)
-        except OSError as error:
-            if error.errno in DISK_FULL_ERRNO:
-                raise DiskFullError(DISK_FULL) from error
-            raise
+        made = child.run(job, lambda message: self._on_message(message, known, files.bytes))
+        self.progress(Progress("verify", 0, 1, 0.0, ""))
+        card = self._card(folder, files, sha256, known, made)
+        _write(folder / CARD_FILE, json.dumps(card.to_json(), indent=1).encode())
+        _write(folder / SUMS_FILE, sums_of(folder, {PYRAMID_FILE: card.pyramid_sha256}).encode())
+        self.progress(Progress("publish", 0, 1, 0.0, ""))
+        slide_id = self.library.add(folder, card, name, slide_id)
         return self._result(slide_id, card.version, created=True)
 
     # -- names and keys --------------------------------------------------------------------------------------------
@@ -165,8 +177,8 @@ class _Ingestion:
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
     def _slide_for(self, sha256: str) -> tuple[str | None, str]:
-        """(slide that gets the version or None for a new one, its name); raises IngestError for a name that is taken."""
-        name = self.name or self.path.stem
+        """(slide that gets the version or None for a new one, its name); raises IngestError where the name is taken."""
+        name = self.name or shown_name(self.path.with_suffix(""))[:MAX_NAME]
         if self.name is None and (known := self.library.find_source(sha256)):
             return known, self.library.slide(known).name
         slide = self.library.slide_by_name(name)

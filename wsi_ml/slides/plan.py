@@ -68,7 +68,7 @@ def believable_mpp(mpp_x: float | None, mpp_y: float | None) -> float | None:
         return None
     if max(stated) / min(stated) > MAX_ANISOTROPY:
         raise IngestError(
-            f"The scan's pixels are not square ({stated[0]:g} × {stated[1]:g} µm); give one size with --mpp if that is wrong."
+            f"The scan's pixels are not square ({stated[0]:g} × {stated[1]:g} µm); if that is wrong, give --mpp."
         )
     return sum(stated) / len(stated)
 

@@ -187,7 +187,6 @@ class PyramidWriter:
                 tiff_tags.directory(
                     at,
                     tiles,
-                    reduced=level > 0,
                     text=text,
                     mpp=self.mpp * self.sizes[0].width / size.width,
                     tile_side=TILE_SIDE,

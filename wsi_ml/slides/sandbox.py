@@ -123,7 +123,7 @@ class _LineReader:
             while b"\n" not in self._buffer:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise IngestError(
-                        f"The file could not be read: its decoder made no progress for {timeout_s:g} s and was stopped; "
+                        f"The file could not be read: its decoder made no progress for {timeout_s:g} s and was ended; "
                         "the file is probably damaged."
                     )
                 data = os.read(self._descriptor, 1 << 16)
@@ -173,16 +173,17 @@ def confine(limits: Limits, parent: int) -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-    for name, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0),
+    # The hard limit on CPU time lies beyond the soft one: at the hard one the kernel kills without saying why.
+    for name, value, beyond in (
+        (resource.RLIMIT_AS, limits.memory_bytes, 0),
+        (resource.RLIMIT_CPU, limits.cpu_s, 5),
+        (resource.RLIMIT_NOFILE, limits.open_files, 0),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, 0),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
         hard = resource.getrlimit(name)[1]
-        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (allowed, allowed))
+        most = value + beyond if hard == resource.RLIM_INFINITY else min(value + beyond, hard)
+        resource.setrlimit(name, (min(value, most), most))
 
 
 def fault_of(error: BaseException) -> Message:

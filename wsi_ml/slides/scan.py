@@ -14,6 +14,7 @@ from PIL import Image
 from wsi_ml.errors import IngestError
 from wsi_ml.geometry import Region, Size
 from wsi_ml.slides.colour import ToSrgb
+from wsi_ml.slides.header import check_claim
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.plan import Plan, ScanFacts, believable_mpp
 
@@ -58,6 +59,7 @@ class Scan:
         l0_size = Size(*self.slide.dimensions)
         if min(l0_size) < 1:
             raise IngestError(f"The slide has no pixels: its size is {l0_size.width} × {l0_size.height}.")
+        check_claim("the slide", l0_size)
         return ScanFacts(
             vendor=re.sub(r"[^a-z0-9-]", "", properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))[:40],
             l0_size=l0_size,

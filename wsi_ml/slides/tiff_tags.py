@@ -44,11 +44,11 @@ def header(first_directory: int) -> bytes:
     return HEADER.pack(b"II", 43, 8, 0, first_directory)
 
 
-def directory(at: int, level: LevelTiles, *, reduced: bool, text: str, mpp: float, tile_side: int, last: bool) -> bytes:
+def directory(at: int, level: LevelTiles, *, text: str, mpp: float, tile_side: int, last: bool) -> bytes:
     """One image directory to stand at offset `at` of the file, its long values behind it; `mpp` is the level's own."""
     pixels_per_cm = struct.pack("<II", *_ratio(10_000 / mpp))
     tags: list[tuple[int, int, int, bytes]] = [
-        (254, LONG, 1, struct.pack("<I", 1 if reduced else 0)),
+        (254, LONG, 1, struct.pack("<I", 0)),  # as Aperio's: tifffile takes “reduced” levels for label and macro
         (256, LONG, 1, struct.pack("<I", level.size.width)),
         (257, LONG, 1, struct.pack("<I", level.size.height)),
         (258, SHORT, 3, struct.pack("<3H", 8, 8, 8)),

@@ -52,11 +52,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sums_of(folder: Path) -> str:
-    """Text of SHA256SUMS for a version's folder, in the form `sha256sum -c` reads."""
+def sums_of(folder: Path, known: dict[str, str] | None = None) -> str:
+    """Text of SHA256SUMS for a version's folder, as `sha256sum -c` reads it; `known` spares hashing a file twice."""
+    known = known or {}
     names = [CARD_FILE, INDEX_FILE, PYRAMID_FILE, THUMBNAIL_FILE]
     names += sorted(f"{PRIVATE_FOLDER}/{path.name}" for path in (folder / PRIVATE_FOLDER).glob("*"))
-    return "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
+    return "".join(f"{known.get(name) or file_sha256(folder / name)}  {name}\n" for name in names)
 
 
 def verify(
