@@ -13,6 +13,20 @@ from wsi_ml.errors import OcularError
 bp = Blueprint("operations", __name__)
 
 LEAST_FREE_SHARE = 0.05
+ENGINE_GAUGES = (
+    "queued",
+    "running",
+    "waiting",
+    "capacity",
+    "uptime_s",
+    "cache_tiles",
+    "cache_bytes",
+    "cache_cap_bytes",
+)
+ENGINE_COUNTERS = (
+    *("asked", "joined", "refused", "dropped", "expired", "computed", "fallbacks", "failed"),
+    *("cache_hits", "cache_misses", "cache_evicted", "cache_damaged", "cache_write_failures"),
+)
 
 
 @bp.get("/healthz")
@@ -48,9 +62,11 @@ def readyz() -> Response:
 def engine_metrics(stats: dict[str, Any] | None) -> bytes:
     """The engine's numbers in Prometheus' text form; `ocular_engine_up` is 0 when it does not answer."""
     lines = ["# TYPE ocular_engine_up gauge", f"ocular_engine_up {int(stats is not None)}"]
-    for name, value in (stats or {}).items():
-        if isinstance(value, int | float):
-            lines += [f"# TYPE ocular_engine_{name} gauge", f"ocular_engine_{name} {float(value):g}"]
+    values = (stats or {}) | {f"cache_{name}": value for name, value in (stats or {}).get("cache", {}).items()}
+    for kind, names, suffix in (("gauge", ENGINE_GAUGES, ""), ("counter", ENGINE_COUNTERS, "_total")):
+        for name in names:
+            if name in values:
+                lines += [f"# TYPE ocular_engine_{name} {kind}", f"ocular_engine_{name}{suffix} {values[name]}"]
     return ("\n".join(lines) + "\n").encode()
 
 

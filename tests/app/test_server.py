@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +175,7 @@ def test_pages_and_cards_come_through_the_same_port(server, slide):
     assert server.get("/healthz")[2] == b"ok\n"
     metrics = server.get("/metrics")[2].decode()
     assert 'ocular_tiles_total{kind="stored"}' in metrics and "ocular_engine_up 1" in metrics
+    assert "ocular_engine_computed_total " in metrics
 
 
 def test_static_files_are_served_and_nothing_else_of_the_disk(server):
@@ -196,6 +198,22 @@ def test_a_removed_slide_is_gone_in_all_web_processes_within_a_second(server, li
     library.remove(slide_id)
     time.sleep(1)
     assert {server.get(path)[0] for _ in range(20)} == {410}
+
+
+def test_a_killed_web_process_is_replaced_while_the_other_serves(server, slide):
+    path = f"/dzi/{slide[0]}/{slide[1]}/stored_files/12/0_0.jpg"
+    before = web_processes(server)
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    server.wait_until(lambda: len(set(web_processes(server)) - {before[0]}) == 2, 10)
+    server.wait_until(lambda: server.get(path)[0] == 200)
+
+
+def web_processes(server):
+    """Processes that multiprocessing spawned from the server's own, its resource tracker left out."""
+    parent = server.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def test_the_log_holds_no_names_and_no_paths(server, library, slide):
