@@ -61,6 +61,7 @@ class NetworkUpscaler:
         dtype: torch.dtype | None = None,
     ):
         self.card = card
+        self.weights = weights
         self.device = torch.device(device) if device else fastest_device()
         self.dtype = dtype or fastest_type(self.device)
         model = checkpoint.load(weights, card.sha256, card.architecture, card.config)
@@ -79,6 +80,11 @@ class NetworkUpscaler:
             numbers = [number for number, tile in enumerate(tiles) if tile.shape == shape]
             done |= dict(zip(numbers, self._run(np.stack([tiles[number] for number in numbers])), strict=True))
         return [done[number] for number in range(len(tiles))]
+
+    def use_threads(self, count: int) -> None:
+        """How many CPU threads work on the next calls from the calling thread (OpenMP keeps it for each thread)."""
+        if self.device.type == "cpu" and torch.get_num_threads() != count:
+            torch.set_num_threads(count)
 
     def _run(self, rgb: np.ndarray) -> np.ndarray:
         """N×H×W×3 uint8 → N×2H×2W×3 uint8."""

@@ -17,7 +17,6 @@ from typing import TextIO
 
 from wsi_ml.errors import OcularError
 from wsi_ml.sr.engine.options import EngineOptions
-from wsi_ml.sr.engine.pool import maker_count
 from wsi_ml.sr.engine.protocol import LOCK_FILE, RUN_FOLDER
 from wsi_ml.sr.engine.server import Engine
 
@@ -54,12 +53,6 @@ def end_with_parent(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def share_cores(options: EngineOptions) -> None:
-    """Tell the network's library, before anything imports it, how many threads one tile may use."""
-    share = (os.cpu_count() or 1) // maker_count(options.makers)
-    os.environ["OMP_NUM_THREADS"] = str(options.threads or max(1, share))
-
-
 async def serve(library_root: Path, options: EngineOptions, stop_on_eof: bool) -> None:
     """Run one engine until it is told to stop."""
     upscalers = importlib.import_module(options.upscalers)
@@ -83,7 +76,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = EngineOptions.of(parsed)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine %(levelname)s %(message)s", stream=sys.stderr)
     os.nice(options.nice)
-    share_cores(options)
     library_root = parsed.library.resolve()
     try:
         lock = wait_for_lock(library_root)

@@ -59,8 +59,11 @@ class TileMaker:
         """Counters: tiles computed (fallbacks not among them), fallbacks, errors."""
         return {"computed": self.computed, "fallbacks": self.fallbacks, "failed": self.failed}
 
-    def make(self, keys: list[TileKey]) -> list[Outcome]:
-        """The tile, or the named error, for each key; all keys name the same upscaler."""
+    def make(self, keys: list[TileKey], threads: int = 0) -> list[Outcome]:
+        """The tile, or the named error, for each key; all keys name the same upscaler.
+
+        `threads` CPU threads may work for the calling thread; 0 leaves that as it is.
+        """
         outcomes: dict[TileKey, Outcome] = {}
         inputs: dict[TileKey, Input] = {}
         for key in keys:
@@ -75,15 +78,15 @@ class TileMaker:
             except OcularError as error:
                 outcomes[key] = self._failure(error)
         for group in _by_shape(inputs):
-            outcomes |= self._make_group(group)
+            outcomes |= self._make_group(group, threads)
         return [outcomes[key] for key in keys]
 
-    def _make_group(self, group: dict[TileKey, Input]) -> dict[TileKey, Outcome]:
+    def _make_group(self, group: dict[TileKey, Input], threads: int) -> dict[TileKey, Outcome]:
         """Tiles whose inputs have one size, made in one go."""
         name = next(iter(group)).upscaler
         runner = self.models.runner(name)
         try:
-            pictures = runner.run([rgb for rgb, _ in group.values()])
+            pictures = runner.run([rgb for rgb, _ in group.values()], threads)
         except ModelOutputError as error:
             return {key: self._fall_back(key, error) for key in group}
         return {

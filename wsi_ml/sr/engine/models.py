@@ -49,6 +49,7 @@ class Runner:
         self.device = str(getattr(upscaler, "device", CPU))
         self.full_batch = 1 if self.device.startswith(CPU) else full_batch
         self.out_of_memory = 0
+        self._use_threads: Callable[[int], None] | None = getattr(upscaler, "use_threads", None)
         self._open_cpu_twin = open_cpu_twin
         self._cpu_twin: AnyUpscaler | None = None
         self._clock = clock
@@ -65,8 +66,13 @@ class Runner:
                 self._batch, self._use_twin, self._recover_at = self.full_batch, False, 0.0
             return self._batch
 
-    def run(self, tiles: list[np.ndarray]) -> list[np.ndarray]:
-        """Upscaled pictures of tiles of one size; raises ModelOutputError or ModelMemoryError, never a memory error."""
+    def run(self, tiles: list[np.ndarray], threads: int = 0) -> list[np.ndarray]:
+        """Upscaled pictures of tiles of one size; raises ModelOutputError or ModelMemoryError, never a memory error.
+
+        `threads` CPU threads may work for the calling thread; 0 leaves that as it is.
+        """
+        if threads and self._use_threads is not None:
+            self._use_threads(threads)
         results: list[np.ndarray] = []
         while len(results) < len(tiles):
             batch, twin = self.batch, self._use_twin

@@ -19,7 +19,7 @@ class EngineOptions:
     decoded_bytes: int = 128 << 20
     """Memory for decoded stored tiles."""
     threads: int = 0
-    """CPU threads of the network for one tile; 0 shares the cores among the makers."""
+    """CPU threads of the network for one tile; 0 shares the cores among the tiles being made."""
     makers: int = 0
     """Tiles (or batches) made at a time; 0 is one for each core up to two on a CPU."""
     device: str = "auto"

@@ -35,12 +35,14 @@ class MakerPool:
         queue: TileQueue[Any],
         maker: TileMaker,
         count: int,
+        threads: int,
         gather_s: float,
         deliver: Callable[[set[Any], Outcome], None],
     ):
         self.count = count
         self._queue = queue
         self._maker = maker
+        self._threads = threads
         self._gather_s = gather_s
         self._deliver = deliver
         self._seconds: deque[float] = deque(maxlen=TIMES_KEPT)
@@ -58,7 +60,7 @@ class MakerPool:
         while jobs := self._queue.take(self._maker.limit, self._gather_s):
             began = time.monotonic()
             try:
-                outcomes = self._maker.make([job.key for job in jobs])
+                outcomes = self._maker.make([job.key for job in jobs], self._share())
             except Exception:  # the thread's edge: whatever it was, the next tile must still be made
                 log.exception("unforeseen error while making a tile")
                 outcomes = [OcularError("The super-resolution engine met an unforeseen error.")] * len(jobs)
@@ -67,6 +69,17 @@ class MakerPool:
             self._queue.measure(seconds)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 self._deliver(self._queue.finish(job), outcome)
+
+    def _share(self) -> int:
+        """CPU threads for the tile about to be made: all cores for a lone tile, a share when others run or wait.
+
+        Two tiles on a core each make more tiles a second than one after the other on both (no waiting for each other
+        after every layer), but a lone tile is ready in half the time on both.
+        """
+        if self._threads:
+            return self._threads
+        busy = min(self.count, self._queue.running + self._queue.queued)
+        return max(1, (os.cpu_count() or 1) // max(1, busy))
 
     def tile_seconds(self) -> dict[str, float]:
         """Mean, median and 95th percentile of the seconds one of the last tiles took; empty before the first."""

@@ -76,7 +76,7 @@ class Engine:
         self.maker = TileMaker(library_root, self.models, self.cache, options.decoded_bytes)
         makers = maker_count(options.makers)
         self.queue: TileQueue[Waiter] = TileQueue(options.queue, options.burst_ms / 1000, makers)
-        self.pool = MakerPool(self.queue, self.maker, makers, options.gather_ms / 1000, self._deliver)
+        self.pool = MakerPool(self.queue, self.maker, makers, options.threads, options.gather_ms / 1000, self._deliver)
         self.expired = 0
         self._socket = socket_path(library_root)
         self._warm = list(warm)
