@@ -1,0 +1,75 @@
+/** The gallery: a card for every slide of the library. */
+
+import { ApiError, fetchSlides, viewerUrl } from "./api.js";
+import { byId, make } from "./dom.js";
+import { mppText, sizeText } from "./format.js";
+
+/** @typedef {import("./api.js").Card} Card */
+
+/** @param {Card} card @returns {HTMLElement} */
+function slideItem(card) {
+  const item = /** @type {DocumentFragment} */ (byId("card").content.cloneNode(true)).firstElementChild;
+  const link = item.querySelector("a");
+  const picture = item.querySelector("img");
+  link.href = viewerUrl(card.id);
+  picture.addEventListener("error", () => picture.parentElement.classList.add("no-picture"));
+  picture.src = card.thumbnail;
+  item.querySelector(".card-name").textContent = card.name;
+  item.querySelector(".card-name").title = card.name;
+  item.querySelector(".card-facts").append(...facts(card).flatMap(([name, value, mark]) => [
+    make("dt", { text: name }),
+    make("dd", { text: value, ...(mark && { class: mark }) }),
+  ]));
+  item.dataset.name = card.name.toLowerCase();
+  return item;
+}
+
+/** @param {Card} card @returns {[string, string, string?][]} */
+function facts(card) {
+  return [
+    ["Size", sizeText(card.base)],
+    ["Pixel size", mppText(card.base.mpp)],
+    ["Source", card.sources.map(sourceName).join(", ")],
+    ["Layers", String(card.layers.length)],
+    ["State", card.state, card.state === "ready" ? "" : "state-busy"],
+  ];
+}
+
+/** @param {import("./api.js").Source} source */
+function sourceName(source) {
+  return source.kind === "sr" ? source.source : source.kind;
+}
+
+/** Show the cards whose name holds what was typed. */
+function filter() {
+  const wanted = byId("search").value.trim().toLowerCase();
+  const items = [...byId("slides").children];
+  for (const item of items) item.hidden = !item.dataset.name.includes(wanted);
+  const none = items.length > 0 && items.every((item) => item.hidden);
+  say(none ? `No slide is called “${byId("search").value.trim()}”.` : "");
+}
+
+/** @param {string} words */
+function say(words) {
+  byId("message").textContent = words;
+  byId("message").hidden = words === "";
+}
+
+async function load() {
+  byId("retry").hidden = true;
+  say("Loading slides …");
+  try {
+    const cards = await fetchSlides();
+    byId("slides").replaceChildren(...cards.map(slideItem));
+    say(cards.length ? "" : "The library is empty. Add a slide with: ocular ingest FILE");
+    if (cards.length) filter();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    say(`The slides cannot be listed. ${error.message}`);
+    byId("retry").hidden = false;
+  }
+}
+
+byId("search").addEventListener("input", filter);
+byId("retry").addEventListener("click", load);
+await load();

@@ -1,0 +1,154 @@
+/** The viewer page: fetches the slide's card and joins the parts. */
+
+import { Address } from "./address.js";
+import { ApiError, fetchSlide } from "./api.js";
+import { byId } from "./dom.js";
+import { direction } from "./geometry.js";
+import { Hud } from "./hud.js";
+import { keyHelp, listenToKeys } from "./keys.js";
+import { LayersPanel } from "./layerspanel.js";
+import { Navigator } from "./navigator.js";
+import { showFailure, TileNotice } from "./notices.js";
+import { Overlay } from "./overlay.js";
+import { Reading } from "./reading.js";
+import { basePower, PRESETS } from "./scale.js";
+import { slideCard } from "./slidecard.js";
+import { defaultSource, SourceSwitch } from "./sourceswitch.js";
+import { Stage } from "./stage.js";
+
+/** CSS pixels that an arrow key pans. */
+const PAN_STEP = 80;
+const ZOOM_STEP = 1.5;
+const NARROW = matchMedia("(max-width: 48rem)");
+
+class Viewer {
+  /** @param {import("./api.js").Card} card */
+  constructor(card) {
+    this.card = card;
+    this.stage = new Stage(byId("stage"), card);
+    this.stage.addEventListener("open", () => this.open(), { once: true });
+    this.stage.addEventListener("fault", (event) => showFailure("This source cannot be shown", /** @type {any} */ (event).detail, null));
+  }
+
+  open() {
+    byId("opening").hidden = true;
+    this.overlay = new Overlay(this.stage);
+    this.sources = new SourceSwitch(this.stage);
+    this.hud = new Hud(this.stage);
+    this.navigator = new Navigator(this.stage);
+    this.reading = new Reading(this.stage, this.overlay);
+    this.notice = new TileNotice(this.stage);
+    this.panel = new LayersPanel(this.overlay);
+    this.address = new Address(this.stage, this.overlay, defaultSource(this.card).source);
+    if (NARROW.matches) this.toggleNavigator();
+    listenToKeys((name, event) => this.run(name, event));
+    for (const button of document.querySelectorAll("button[data-command]")) {
+      button.addEventListener("click", () => this.run(/** @type {HTMLElement} */ (button).dataset.command ?? "", null));
+    }
+  }
+
+  /** @param {string} name of a command in keys.js @param {KeyboardEvent | null} event null when a button was pressed */
+  run(name, event) {
+    const far = event?.shiftKey ?? false;
+    const stage = this.stage;
+    const commands = {
+      left: () => this.pan(-1, 0, far),
+      right: () => this.pan(1, 0, far),
+      up: () => this.pan(0, -1, far),
+      down: () => this.pan(0, 1, far),
+      "zoom-in": () => stage.look({ scale: stage.view(false).scale * ZOOM_STEP }),
+      "zoom-out": () => stage.look({ scale: stage.view(false).scale / ZOOM_STEP }),
+      preset: () => this.preset(Number(event?.key) - 1),
+      fit: () => stage.fit(),
+      "rotate-left": () => this.turn(-90),
+      "rotate-right": () => this.turn(far ? -90 : 90),
+      "turn-left": () => this.turn(-5),
+      "turn-right": () => this.turn(5),
+      mirror: () => this.mirror(),
+      source: () => this.sources.cycle(far ? -1 : 1),
+      frames: () => this.overlay.setFrames(press("frames", !this.overlay.frames)),
+      crisp: () => stage.setCrisp(press("crisp", !stage.crisp)),
+      layers: () => (byId("layers").hidden = !press("layers", byId("layers").hidden)),
+      "hide-layers": () => this.hideLayers(),
+      read: () => this.reading.readMiddle(),
+      navigator: () => this.toggleNavigator(),
+      facts: () => byId("facts").showModal(),
+      help: () => byId("help").showModal(),
+      fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
+      gallery: () => location.assign("/"),
+      close: () => this.close(),
+    };
+    commands[name]?.();
+  }
+
+  /** @param {number} right @param {number} down steps on screen @param {boolean} far half a view instead of a step */
+  pan(right, down, far) {
+    const view = this.stage.view(false);
+    const [x, y] = [right * (far ? view.width / 2 : PAN_STEP), down * (far ? view.height / 2 : PAN_STEP)];
+    const [cos, sin] = direction(view.degrees);
+    const flipped = view.mirrored ? -x : x;
+    this.stage.look({
+      centerX: view.centerX + (cos * flipped + sin * y) / view.scale,
+      centerY: view.centerY + (cos * y - sin * flipped) / view.scale,
+    });
+  }
+
+  /** @param {number} at index into PRESETS */
+  preset(at) {
+    const power = basePower(this.card) ?? 40;
+    this.stage.look({ scale: PRESETS[at] / power });
+  }
+
+  /** @param {number} degrees clockwise on screen */
+  turn(degrees) {
+    const view = this.stage.view(false);
+    this.stage.look({ degrees: view.degrees + (view.mirrored ? -degrees : degrees) });
+  }
+
+  mirror() {
+    this.stage.look({ mirrored: press("mirror", !this.stage.view().mirrored) });
+  }
+
+  hideLayers() {
+    const anyShown = [...this.overlay.layers.values()].some((entry) => entry.shown);
+    for (const id of this.overlay.layers.keys()) this.overlay.showLayer(id, !anyShown);
+  }
+
+  toggleNavigator() {
+    this.navigator.show(press("navigator", byId("navigator").hidden));
+  }
+
+  close() {
+    this.reading.clear();
+    byId("layers").hidden = !press("layers", false);
+  }
+}
+
+/** Show a toggle button's state. @param {string} command @param {boolean} pressed */
+function press(command, pressed) {
+  document.querySelector(`button[data-command="${command}"]`)?.setAttribute("aria-pressed", String(pressed));
+  return pressed;
+}
+
+async function main() {
+  byId("help-body").replaceChildren(...keyHelp());
+  if (typeof OpenSeadragon === "undefined") {
+    showFailure("OpenSeadragon is missing", "The front-end packages are not installed on the server: run `make setup` there.", null);
+    return;
+  }
+  try {
+    const card = await fetchSlide(document.body.dataset.slide ?? "");
+    document.title = `${card.name} · Ocular`;
+    byId("slide-name").textContent = card.name;
+    byId("slide-name").title = card.name;
+    byId("stage").setAttribute("aria-label", `Slide ${card.name}`);
+    byId("facts-body").replaceChildren(...slideCard(card));
+    new Viewer(card);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const gone = error.status === 404 || error.status === 410;
+    showFailure(gone ? "No such slide" : "The slide cannot be opened", error.message, gone ? null : () => location.reload());
+  }
+}
+
+await main();
