@@ -27,7 +27,7 @@ def describe(config_class: type) -> str:
 
 
 def read_config(config_class: type[ConfigType], file: Path | None, overrides: list[str]) -> ConfigType:
-    """Defaults, then the TOML `file`, then `key=value` overrides; raises BadRequestError naming a wrong key or value."""
+    """Defaults, then the TOML `file`, then `key=value` overrides; raises BadRequestError naming what is wrong."""
     values: dict[str, Any] = {}
     if file is not None:
         try:

@@ -1,6 +1,6 @@
 """Turn a run of `train.sr_fast` into shipped weights and their card, with the scores on the held-out slides.
 
-    python -m train.export --run runs/sr-fast --commit $(git rev-parse HEAD) --output wsi_ml/models/weights
+python -m train.export --run runs/sr-fast --commit $(git rev-parse HEAD) --output wsi_ml/models/weights
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from wsi_ml.sr.scores import Upscale, lanczos, score
 from wsi_ml.sr.upscaler import UpscalerCard
 
 NAME = "sr-fast"
-# Trained at 0.50-0.53 µm per stored pixel (x40 scans of 0.252-0.263); benchmarks/sr_quality.py measures the gain at both
-# ends of this range on resampled held-out tiles, where it is still above bicubic and Lanczos on every slide.
+# Trained at 0.50-0.53 µm per stored pixel (x40 scans of 0.252-0.263); benchmarks/sr_quality.py measures the gain
+# at both ends of this range on resampled held-out tiles, where it is still above bicubic and Lanczos on every slide.
 MPP_RANGE = (0.40, 0.62)
 SCAN_LICENCES = {
     "set": "wsi-atlas-dev", "licence": "MIT, (c) 2022 Pathology Atlas",
@@ -49,8 +49,8 @@ def make_card(config: Config, steps: int, commit: str, sha256: str, parameters: 
         sha256=sha256, parameters=parameters, architecture="sr-fast", config=network, weights=f"{NAME}.safetensors",
         degradation={"kernel": KERNEL, "jpeg_quality": STORE_QUALITY, "jpeg_subsampling": STORE_SUBSAMPLING},
         data=data_facts(config), training={"commit": commit, "steps": steps, "config": settings},
-        notes="The scanned pixels were compressed several times before they were scored against (scanner, export, atlas): "
-        "compare methods on the same tiles, not with figures of other data. SSIM: 7x7 uniform window; PSNR: RGB.",
+        notes="The scans scored against were compressed several times (scanner, export, atlas): compare methods on the "
+        "same tiles, not with figures of other data. PSNR: RGB; SSIM: 7x7 uniform window.",
     )  # fmt: skip
 
 
@@ -72,11 +72,12 @@ def data_facts(config: Config) -> list[dict[str, Any]]:
 
 def held_out_scores(upscale: Upscale, config: Config) -> list[dict[str, Any]]:
     """One row per test slide: bicubic, Lanczos and the model on the same stored pixels."""
-    bicubic, rows = open_upscaler("bicubic"), []
+    methods: dict[str, Upscale] = {"bicubic": open_upscaler("bicubic"), "lanczos": lanczos, NAME: upscale}
+    rows = []
     for slide in tqdm(config.test, desc="scores", unit="slide"):
         pairs = slide_pairs(Path(config.data), slide)
         row: dict[str, Any] = {"slide": slide, "tiles": len(pairs)}
-        for name, method in {"bicubic": bicubic, "lanczos": lanczos, NAME: upscale}.items():
+        for name, method in methods.items():
             scores = score(method, pairs)
             row[name] = {"psnr": round(scores.psnr, 3), "ssim": round(scores.ssim, 4)}
         row["gain"] = {

@@ -33,7 +33,7 @@ JOURNAL_FILE = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those `torchrun` started; alone it is rank 0 of 1."""
+    """The place of this process among those `torchrun` started; alone it is rank 0 of 1."""
 
     rank: int
     world: int
@@ -118,7 +118,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def save_state(
-    folder: Path, step: int, config: dict[str, Any], model: nn.Module, average: Average, optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    config: dict[str, Any],
+    model: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Everything a resumed run needs, in one safetensors file: model, average, optimizer, random state; atomic."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -147,9 +152,7 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
 
 
-def restore(
-    tensors: dict[str, Tensor], model: nn.Module, average: Average, optimizer: torch.optim.Optimizer
-) -> None:
+def restore(tensors: dict[str, Tensor], model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> None:
     """Put a saved state back into fresh objects, so that the next step equals that of an uninterrupted run."""
     model.load_state_dict(part(tensors, "model"))
     for name, tensor in part(tensors, "average").items():
@@ -198,7 +201,9 @@ class Journal:
 def stop_request() -> Iterator[list[int]]:
     """A list that is no longer empty once SIGTERM or SIGINT came: the loop then saves and ends."""
     seen: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: seen.append(got)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda got, _: seen.append(got)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield seen
     finally:

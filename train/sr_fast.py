@@ -31,7 +31,8 @@ from train.config import arguments, key, read_config
 from wsi_ml.data.augment import AugmentConfig
 from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, slide_pairs
 from wsi_ml.errors import OcularError
-from wsi_ml.models import build, parameter_count
+from wsi_ml.models import parameter_count
+from wsi_ml.models.sr_fast import SrFast, SrFastConfig
 from wsi_ml.sr.bicubic import BicubicUpscaler
 from wsi_ml.sr.network import prepare, upscale
 from wsi_ml.sr.scores import Scores, score
@@ -71,7 +72,9 @@ class Config:
     warm_up: int = key(200, "steps of linear warm-up")
     rate: float = key(2e-3, "top learning rate of Adam; cosine down to rate_end")
     rate_end: float = key(2e-6, "last learning rate")
-    squared_from: float = key(0.7, "share of the steps after which the loss is squared error (PSNR) in place of Charbonnier")
+    squared_from: float = key(
+        0.7, "share of the steps after which the loss is squared error (PSNR) in place of Charbonnier"
+    )
     clip: float = key(1.0, "largest norm of the gradient")
     average: float = key(0.999, "decay of the moving average of the weights, which is what is validated and shipped")
     seed: int = key(20, "seed of weights, batches and augmentation")
@@ -129,7 +132,7 @@ def validate(
     device: torch.device, picture: Path,
 ) -> tuple[dict[str, float], np.ndarray]:  # fmt: skip
     """Gain over bicubic per slide with the averaged weights, run as the product runs them; saves one picture."""
-    model = build("sr-fast", channels=config.channels, layers=config.layers)
+    model = SrFast(SrFastConfig(config.channels, config.layers))
     model.load_state_dict(average.tensors)
     model = prepare(model, device, torch.bfloat16 if bf16 else torch.float32)
     bicubic = BicubicUpscaler(bicubic_card())
@@ -138,8 +141,8 @@ def validate(
         return upscale(model, torch.from_numpy(rgb[None]).to(device))[0].cpu().numpy()
 
     values: dict[str, float] = {}
-    for slide, slide_pairs in pairs.items():
-        made, plain = score(network, slide_pairs), score(bicubic, slide_pairs)
+    for slide, tiles in pairs.items():
+        made, plain = score(network, tiles), score(bicubic, tiles)
         values |= _gains(slide, made, plain)
     stored, base = next(iter(pairs.values()))[0]
     shown = np.concatenate([bicubic(stored), network(stored), base], axis=1)
@@ -158,12 +161,12 @@ def _gains(slide: str, made: Scores, plain: Scores) -> dict[str, float]:
 def start_model(config: Config, device: torch.device) -> nn.Module:
     """A fresh network from the seed."""
     torch.manual_seed(config.seed)
-    model = build("sr-fast", channels=config.channels, layers=config.layers)
+    model = SrFast(SrFastConfig(config.channels, config.layers))
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
-    """Run the steps; returns the last journal values. A resumed run equals an uninterrupted one bit for bit on a CPU."""
+    """Run the steps and return the last journal values; on a CPU a resumed run equals an uninterrupted one bit for bit."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     folder = Path(config.run)

@@ -79,7 +79,9 @@ def test_a_batch_depends_on_its_number_alone():
 
 
 def test_both_halves_of_a_pair_show_the_same_place():
-    sampler = PairSampler({"one": [smooth(seed=4)]}, PatchConfig(batch=8, per_tile=4, side=16, store_chance=1.0), STILL, seed=1)
+    sampler = PairSampler(
+        {"one": [smooth(seed=4)]}, PatchConfig(batch=8, per_tile=4, side=16, store_chance=1.0), STILL, seed=1
+    )
     for stored, base in zip(*sampler.batch(0), strict=True):
         right = np.abs(halve_pixels(base).astype(int) - stored).mean()
         wrong = np.abs(halve_pixels(np.roll(base, 2, axis=1)).astype(int) - stored).mean()

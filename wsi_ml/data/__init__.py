@@ -1,0 +1,1 @@
+"""Training data: pairs, augmentations, drawn slides."""

@@ -34,7 +34,7 @@ class Compression:
     subsampling: str = STORE_SUBSAMPLING
 
 
-def store_pixels(base_rgb: np.ndarray, compression: Compression = Compression()) -> np.ndarray:  # noqa: B008
+def store_pixels(base_rgb: np.ndarray, compression: Compression = Compression()) -> np.ndarray:
     """What the store keeps of a ×40 picture: kernel `box2`, then JPEG; uint8 2H×2W×3 → H×W×3."""
     stored = halve_pixels(base_rgb)
     if not compression.quality:
@@ -66,7 +66,10 @@ def _read_rgb(file: Path) -> np.ndarray:
 
 
 def slide_pairs(
-    data_root: Path, slide: str, count: int | None = None, compression: Compression = Compression()  # noqa: B008
+    data_root: Path,
+    slide: str,
+    count: int | None = None,
+    compression: Compression = Compression(),
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(stored, scanned) pixels of the first `count` tiles (all by default) of one slide of the tile sets."""
     return [(store_pixels(base, compression), base) for base in read_tiles(tile_files(data_root)[slide][:count])]
@@ -125,7 +128,7 @@ class PatchConfig:
 
 
 class PairSampler:
-    """Batches of training pairs; batch number `index` is a pure function of the seed, so a resumed run sees the same."""
+    """Batches of training pairs; batch `index` is a pure function of the seed: a resumed run sees the same."""
 
     def __init__(
         self, slides: dict[str, list[np.ndarray]], patches: PatchConfig, augmentation: AugmentConfig, seed: int

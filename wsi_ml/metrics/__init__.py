@@ -1,0 +1,1 @@
+"""Figures of merit: picture fidelity; later classification and segmentation. Numpy only."""

@@ -44,15 +44,15 @@ class SrFast(nn.Module):
         self.config = config or SrFastConfig()
         channels = self.config.channels
         self.first = nn.Conv2d(3, channels, 3, padding=1)
-        self.inner = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(self.config.layers))
+        inner = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(self.config.layers)]
+        self.inner = nn.ModuleList(inner)
         self.last = nn.Conv2d(channels, 3 * SUBPIXELS, 3, padding=1)
         self.skip = nn.Conv2d(3, 3 * SUBPIXELS, SKIP_SIDE, bias=False)
-        self._start()
+        self._start(inner)
 
-    def _start(self) -> None:
-        """Start as bicubic: inner layers near the identity (so no residual adds are needed at run time), last at zero."""
-        for layer in self.inner:
-            assert isinstance(layer, nn.Conv2d)
+    def _start(self, inner: list[nn.Conv2d]) -> None:
+        """Start as bicubic: last layer at zero, inner ones near the identity, which saves residual adds at run time."""
+        for layer in inner:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             identity = torch.zeros_like(layer.weight)
             nn.init.dirac_(identity)

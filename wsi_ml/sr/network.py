@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wsi_ml.errors import ModelOutputError
+from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.models import checkpoint
 from wsi_ml.models.sr_fast import SrFast, interleave
 from wsi_ml.sr.upscaler import UpscalerCard
@@ -27,21 +27,20 @@ def fastest_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def prepare(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def prepare(model: SrFast, device: torch.device, dtype: torch.dtype) -> SrFast:
     """The network ready to run: evaluation mode, channels last, layers in `dtype`, the picture's own way in fp32."""
-    model = model.eval().to(device=device, memory_format=torch.channels_last)
+    model = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name, layer in model.named_children():
         if name != "skip":
             layer.to(dtype)
     return model
 
 
-def upscale(model: nn.Module, rgb: Tensor) -> Tensor:
+def upscale(model: SrFast, rgb: Tensor) -> Tensor:
     """N×H×W×3 uint8 → N×2H×2W×3 uint8 on the model's device, rounded to nearest.
 
     Raises ModelOutputError when an output value is NaN or infinite.
     """
-    assert isinstance(model, SrFast)
     with torch.inference_mode():
         phases = model.phases(rgb.permute(0, 3, 1, 2).float())
         # Rounding first makes the interleaving move a quarter of the bytes. A NaN or infinity makes the sum one.
@@ -65,6 +64,8 @@ class NetworkUpscaler:
         self.device = torch.device(device) if device else fastest_device()
         self.dtype = dtype or fastest_type(self.device)
         model = checkpoint.load(weights, card.sha256, card.architecture, card.config)
+        if not isinstance(model, SrFast):
+            raise ModelUnavailableError(f"{card.architecture} is no architecture this upscaler can run.")
         self.model = prepare(model, self.device, self.dtype)
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ def score(upscale: Upscale, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> S
     for stored, base in pairs:
         made = upscale(stored)[: base.shape[0], : base.shape[1]]
         rows.append((psnr(made, base), ssim(made, base), psnr_luma(made, base), ssim_gaussian(made, base)))
-    means = np.mean(np.array(rows, dtype=np.float64), axis=0)
-    return Scores(*(float(mean) for mean in means), pictures=len(rows))
+    rgb, similarity, luma, gaussian = np.mean(np.array(rows, dtype=np.float64), axis=0).tolist()
+    return Scores(rgb, similarity, luma, gaussian, len(rows))
 
 
 def lanczos(rgb: np.ndarray) -> np.ndarray:
