@@ -9,7 +9,7 @@ import simplejpeg
 from PIL import Image
 
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-STORE_QUALITY = 90
+STORE_QUALITY = 95
 STORE_SUBSAMPLING = "420"
 
 
