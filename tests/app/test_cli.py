@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.cli import main
-from tests.slides.make_slides import make_svs
+from tests.slides.make_slides import picture, write_svs
 from wsi_ml.slides.library import Library
 
 SQUARE = {
@@ -35,7 +35,7 @@ def run(tmp_path, capsys):
 
 @pytest.fixture
 def scan(tmp_path):
-    return make_svs(tmp_path / "liver.svs", width=1400, height=1000, mpp=0.25)
+    return write_svs(tmp_path / "liver.svs", picture(1400, 1000))
 
 
 def test_a_slide_goes_in_is_shown_verified_and_removed(run, scan):
