@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.sr.conftest import Bench
 from tests.sr.fakes import KILL_FILE, SHA256, FakeUpscaler
+from tests.versions import add_slide
 from wsi_ml.errors import (
     BadRequestError,
     DeadlineError,
@@ -30,10 +31,12 @@ from wsi_ml.errors import (
     QueueFullError,
     UnknownVersionError,
 )
+from wsi_ml.geometry import Size
+from wsi_ml.slides.library import Library
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tile_cache import TileCacheReader, cache_path
 from wsi_ml.sr import open_upscaler
-from wsi_ml.sr.engine import BlockingEngineClient, EngineClient, EngineSupervisor
+from wsi_ml.sr.engine import BlockingEngineClient, EngineClient, EngineOptions, EngineSupervisor, socket_path
 from wsi_ml.sr.engine.protocol import LENGTHS, frame
 from wsi_ml.sr.synthesis import DecodedTiles, TileKey, synthesise
 
@@ -154,6 +157,26 @@ def test_queue_full_says_when_to_come_back(start_engine: Start) -> None:
     assert (stats["refused"], stats["computed"]) == (6, 5)
 
 
+def test_a_thousand_tiles_at_once_are_each_answered(start_engine: Start) -> None:
+    bench = start_engine()
+
+    async def ask() -> list:
+        clients = [EngineClient(bench.socket) for _ in range(10)]
+        try:
+            wanted = (clients[number % 10].tile(bench.key(number, "bicubic")) for number in range(1000))
+            return await asyncio.gather(*wanted, return_exceptions=True)
+        finally:
+            await asyncio.gather(*(client.close() for client in clients))
+
+    answers = asyncio.run(ask())
+    made = [number for number, answer in enumerate(answers) if not isinstance(answer, QueueFullError)]
+    assert all(answers[number].source == "bicubic" for number in made)
+    stats = bench.client.stats()
+    assert (stats["computed"], stats["refused"]) == (len(made), 1000 - len(made))
+    assert len(made) >= 64
+    assert (stats["queued"], stats["waiting"]) == (0, 0)
+
+
 def test_deadline_drops_the_request(start_engine: Start) -> None:
     bench = start_engine()
     with ThreadPoolExecutor(2) as threads:
@@ -186,11 +209,15 @@ def test_a_tile_that_kills_engines_is_given_up_and_others_are_made(start_engine:
     assert bench.client.tile(bench.key(1)).data == expected(bench, bench.key(1))
 
 
-def test_a_death_in_mid_tile_is_not_noticed(start_engine: Start, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KILL_FILE, str(tmp_path / "killed"))
-    bench = start_engine()
-    assert bench.client.tile(bench.key(0, "deadly-once")).data == expected(bench, bench.key(0))
-    assert (tmp_path / "killed").exists()
+@pytest.mark.parametrize("name", ["deadly-once", "hang-once"])
+def test_a_death_or_a_hang_in_mid_tile_costs_only_time(
+    start_engine: Start, tmp_path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(KILL_FILE, str(tmp_path / "met"))
+    bench = start_engine(hang_s=1.0)
+    assert bench.client.tile(bench.key(0, name)).data == expected(bench, bench.key(0))
+    assert (tmp_path / "met").exists()
+    assert bench.supervisor.restarts == 1
 
 
 def test_sigterm_finishes_what_was_asked_for(start_engine: Start) -> None:
@@ -313,6 +340,20 @@ def test_the_engine_ends_when_its_parent_is_killed(start_engine: Start, slide_li
             os.kill(pid, 0)
             time.sleep(0.05)
         pytest.fail("the engine outlived its parent")
+
+
+def test_a_library_too_deep_for_a_socket_address(tmp_path) -> None:
+    library = Library.create(tmp_path / ("d" * 60) / ("e" * 60))
+    _, version, _ = add_slide(library, "slide", Size(300, 300))
+    supervisor = EngineSupervisor(library.root, EngineOptions(upscalers="tests.sr.fakes", warm=False))
+    supervisor.start()
+    client = BlockingEngineClient(socket_path(library.root))
+    try:
+        assert client.tile(TileKey(version, "plain", SHA256, 0, 0)).source.startswith("sr; model=plain")
+    finally:
+        client.close()
+        supervisor.stop()
+    assert not socket_path(library.root).exists()
 
 
 def test_an_unreachable_engine_is_named(tmp_path) -> None:

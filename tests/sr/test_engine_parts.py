@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -115,3 +117,12 @@ def test_an_engine_that_cannot_start_is_tried_at_growing_intervals(tmp_path: Pat
     assert 1 <= supervisor.restarts <= 4
     supervisor.stop()
     assert supervisor.pid is None
+
+
+def test_neither_clients_nor_the_cache_import_torch() -> None:
+    script = (
+        "import sys; import wsi_ml.sr.engine, wsi_ml.slides.tile_cache, wsi_ml.sr.synthesis\n"
+        "from wsi_ml.sr import available_upscalers, open_upscaler; available_upscalers(); open_upscaler('bicubic')\n"
+        "raise SystemExit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
