@@ -21,7 +21,7 @@ Answer = tuple[dict[str, Any], bytes]
 DEADLINE_S = 30.0
 PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 """Waits between attempts to reach an engine that is being restarted; the last one repeats."""
-MOST_SENDS = 4
+MOST_SENDS = 3
 """A request is sent so often in all when the engine dies under it: one that kills engines must not go on for ever."""
 
 
