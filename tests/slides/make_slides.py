@@ -58,6 +58,8 @@ def write_svs(
         options |= {} if ycbcr else {"subsampling": (1, 1)}
     with tifffile.TiffWriter(path) as file:
         file.write(rgb, description=text, iccprofile=profile, **options)
+        if label is not None:  # the second image of an Aperio file is always its thumbnail
+            file.write(rgb[:90, :120], description=text, photometric="rgb", metadata=None, software=False)
         for _ in range(levels - 1):
             rgb = cv2.resize(rgb, (max(1, rgb.shape[1] // 2), max(1, rgb.shape[0] // 2)), interpolation=cv2.INTER_AREA)
             file.write(rgb, description=text, **options)

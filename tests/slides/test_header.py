@@ -47,7 +47,7 @@ def directory(tags: dict[int, int], following: int) -> bytes:
 def test_other_files_are_named_for_what_they_are(tmp_path, name):
     path = tmp_path / "liar.svs"
     path.write_bytes(LIARS[name][0])
-    with pytest.raises(IngestError, match=f"“liar.svs” is not a whole-slide image: it is {LIARS[name][1]}"):
+    with pytest.raises(IngestError, match=rf"“liar\.svs” is not a whole-slide image: it is {LIARS[name][1]}"):
         vet(path)
 
 
@@ -123,7 +123,7 @@ def test_offsets_beyond_the_end_are_refused(tmp_path):
 def test_a_truncated_slide_names_the_first_missing_tile(slide):
     data = slide.read_bytes()
     patch_tag(slide, 324, len(data) - 100)
-    with pytest.raises(IngestError, match="“slide.svs” is truncated: tile column 0, row 0 of image 0"):
+    with pytest.raises(IngestError, match=r"“slide\.svs” is truncated: tile column 0, row 0 of image 0"):
         vet(slide)
 
 

@@ -33,7 +33,7 @@ from wsi_ml.slides.verify import SUMS_FILE, file_sha256, sums_of, version_of
 CONVERTER = "wsi_ml.slides.convert:convert"
 REVISION = 1
 """Goes up when the same source would give other pixels, so that it is ingested anew."""
-BYTES_PER_PIXEL = 0.45
+BYTES_PER_PIXEL = 0.8
 """Generous estimate of what a stored pixel takes on disk, all levels together."""
 WAIT_S = 0.2
 
