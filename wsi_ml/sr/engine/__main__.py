@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import fcntl
 import importlib
+import json
 import logging
 import os
 import signal
@@ -23,6 +25,26 @@ from wsi_ml.sr.engine.server import Engine
 log = logging.getLogger("ocular.engine")
 
 STANDBY_S = 0.2
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, with the keys of the web processes' logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of one record."""
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat()
+        line = {"event": record.getMessage(), "level": record.levelname.lower(), "timestamp": moment, "part": "engine"}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logs(form: str) -> None:
+    """Log to standard error as text or JSON: ids and model names only, no slide's name, no path to one."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s engine %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def wait_for_lock(library_root: Path) -> TextIO:
@@ -74,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     EngineOptions.add_flags(parser)
     parsed = parser.parse_args(arguments)
     options = EngineOptions.of(parsed)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s engine %(levelname)s %(message)s", stream=sys.stderr)
+    configure_logs(options.log_format)
     os.nice(options.nice)
     library_root = parsed.library.resolve()
     try:

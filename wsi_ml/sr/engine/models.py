@@ -48,7 +48,7 @@ class Runner:
         self.upscaler = upscaler
         self.device = str(getattr(upscaler, "device", CPU))
         self.full_batch = 1 if self.device.startswith(CPU) else full_batch
-        self.out_of_memory = 0
+        self.out_of_memory = self.failures = 0
         self._use_threads: Callable[[int], None] | None = getattr(upscaler, "use_threads", None)
         self._open_cpu_twin = open_cpu_twin
         self._cpu_twin: AnyUpscaler | None = None
@@ -91,7 +91,9 @@ class Runner:
         except (RuntimeError, ValueError, ArithmeticError) as error:
             if is_out_of_memory(error):
                 raise
-            log.exception("upscaler %s failed", upscaler.card.name)
+            # The traceback once; a model that fails always must not fill the disk with it.
+            log.error("model %s failed: %s", upscaler.card.name, error, exc_info=not self.failures)
+            self.failures += 1
             raise ModelOutputError(f"The model {upscaler.card.name} failed ({type(error).__name__}).") from error
 
     def _step_down(self, tried: int, on_twin: bool) -> None:

@@ -38,6 +38,8 @@ class EngineOptions:
     """A tile that takes longer ends the process: the supervisor starts a fresh one."""
     warm: bool = True
     """Load the first network at the start and not at the first tile."""
+    log_format: str = "text"
+    """`text` or `json` lines on standard error."""
     upscalers: str = "wsi_ml.sr.upscaler"
     """Module with `open_upscaler` and `available_upscalers`; tests name their own."""
 

@@ -73,7 +73,8 @@ class EngineSupervisor:
         with self._lock:
             if self._stop.is_set():
                 return None
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+            # A process group of its own: Ctrl-C at a terminal reaches the web processes first, which still need tiles.
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)
             return self._process
 
     def _keep_running(self, process: subprocess.Popen[bytes] | None) -> None:
