@@ -73,6 +73,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         threads=settings.sr_threads,
         device=settings.sr_device,
         warm=settings.sr_warm,
+        log_format=settings.log_format,
     )
 
 
