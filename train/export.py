@@ -30,6 +30,7 @@ NAME = "sr-fast"
 # Trained at 0.50-0.53 µm per stored pixel (x40 scans of 0.252-0.263); benchmarks/sr_quality.py measures the gain
 # at both ends of this range on resampled held-out tiles, where it is still above bicubic and Lanczos on every slide.
 MPP_RANGE = (0.40, 0.62)
+MACHINE_KEYS = ("data", "run", "threads", "device", "log_every", "validate_every", "save_every")
 SCAN_LICENCES = {
     "set": "wsi-atlas-dev", "licence": "MIT, (c) 2022 Pathology Atlas",
     "credit": "Pathology Atlas, patolojiatlasi.com (S. Balci)",
@@ -40,15 +41,32 @@ TILE_LICENCE = {
 }
 
 
-def make_card(config: Config, steps: int, commit: str, sha256: str, parameters: int) -> UpscalerCard:
+def stages(run: Path) -> list[dict[str, Any]]:
+    """Where the run was started and resumed and which keys it changed there, from its journal."""
+    found: list[dict[str, Any]] = []
+    before: dict[str, Any] = {}
+    for line in (run / loop.JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry.get("event") != "start":
+            continue
+        now = {**entry["config"], "store_quality": entry["store_quality"], "ranks": entry["world"]}
+        kept = {name: value for name, value in now.items() if name not in MACHINE_KEYS}
+        found.append({
+            "from_step": entry["step"],
+            "keys": {name: value for name, value in kept.items() if name not in before or before[name] != value},
+        })  # fmt: skip
+        before = kept
+    return found
+
+
+def make_card(config: Config, steps: int, training: dict[str, Any], sha256: str, parameters: int) -> UpscalerCard:
     """The card without scores; holds no path of the machine it was trained on."""
-    settings = {name: value for name, value in vars(config).items() if name not in ("data", "run")}
     network = {"channels": config.channels, "layers": config.layers}
     return UpscalerCard(
         name=NAME, kind="sr", scale=SCALE, halo=SrFastConfig(**network).halo, multiple=1, mpp_range=MPP_RANGE,
         sha256=sha256, parameters=parameters, architecture="sr-fast", config=network, weights=f"{NAME}.safetensors",
         degradation={"kernel": KERNEL, "jpeg_quality": STORE_QUALITY, "jpeg_subsampling": STORE_SUBSAMPLING},
-        data=data_facts(config), training={"commit": commit, "steps": steps, "config": settings},
+        data=data_facts(config), training={"steps": steps, **training},
         notes="The scans scored against were compressed several times (scanner, export, atlas): compare methods on the "
         "same tiles, not with figures of other data. PSNR: RGB; SSIM: 7x7 uniform window.",
     )  # fmt: skip
@@ -100,7 +118,8 @@ def export(run: Path, output: Path, commit: str) -> Path:
     weights = loop.part(tensors, "average")
     data, sha256 = checkpoint.weights_bytes(weights)
     model = build("sr-fast", channels=config.channels, layers=config.layers)
-    card = make_card(config, steps, commit, sha256, parameter_count(model)).to_json()
+    training = {"commit": commit, "stages": stages(run)}
+    card = make_card(config, steps, training, sha256, parameter_count(model)).to_json()
     output.mkdir(parents=True, exist_ok=True)
     loop.write_atomic(output / card["weights"], data)
     card_file = output / f"{NAME}.json"

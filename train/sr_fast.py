@@ -33,6 +33,7 @@ from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, slide_pairs
 from wsi_ml.errors import OcularError
 from wsi_ml.models import parameter_count
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
+from wsi_ml.slides.codec import STORE_QUALITY
 from wsi_ml.sr.bicubic import BicubicUpscaler
 from wsi_ml.sr.network import prepare, upscale
 from wsi_ml.sr.scores import Scores, score
@@ -166,7 +167,7 @@ def start_model(config: Config, device: torch.device) -> nn.Module:
 
 
 def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
-    """Run the steps and return the last journal values; on a CPU a resumed run equals an uninterrupted one bit for bit."""
+    """Run the steps, return the last journal values; on a CPU a resumed run equals an uninterrupted one bit for bit."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     folder = Path(config.run)
@@ -187,7 +188,14 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     bar = tqdm(total=config.steps, initial=start, disable=not here.first, desc="sr-fast", unit="step", mininterval=5)
 
     with loop.Journal(folder, here.first) as journal, loop.stop_request() as stop, ThreadPoolExecutor(1) as pool, bar:
-        journal.add(start, event="start", config=dataclasses.asdict(config), **last)
+        journal.add(
+            start,
+            event="start",
+            config=dataclasses.asdict(config),
+            store_quality=STORE_QUALITY,
+            world=here.world,
+            **last,
+        )
         coming = pool.submit(sampler.batch, start * here.world + here.rank)
         clock = time.perf_counter()
         for step in range(start, config.steps):
