@@ -173,6 +173,27 @@ def test_a_model_that_fails_to_open_is_tried_again_later() -> None:
     assert models.facts()["sr-fast"]["state"] == "ready"
 
 
+@pytest.mark.parametrize("error", [ImportError("torch"), RuntimeError("no CUDA device")])
+def test_a_machine_that_cannot_run_a_model_makes_it_unavailable(error: Exception) -> None:
+    def open_fake(_name: str, _device: str) -> FakeUpscaler:
+        raise error
+
+    models = Models(open_fake, "cuda")
+    for _ in range(2):
+        with pytest.raises(ModelUnavailableError, match="sr-fast cannot run here"):
+            models.runner("sr-fast", SHA256)
+
+
+def test_a_twin_of_other_weights_is_refused() -> None:
+    def open_fake(name: str, device: str) -> FakeUpscaler:
+        upscaler = Accelerator(lambda _call, _size: True) if device == "auto" else FakeUpscaler(name, device)
+        upscaler.card = FakeCard(name, sha256=("a" if device == "auto" else "b") * 64)
+        return upscaler
+
+    with pytest.raises(ModelReplacedError):
+        Models(open_fake).runner("sr-fast", "a" * 64).run(TILES)
+
+
 def test_a_batch_of_tiles_of_several_sizes_with_one_bad_address(tmp_path: Path) -> None:
     library = Library.create(tmp_path / "library")
     _, version, _ = add_slide(library, "slide", Size(1300, 1100))

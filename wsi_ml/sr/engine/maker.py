@@ -13,10 +13,9 @@ from wsi_ml.errors import ModelOutputError, OcularError, UnknownVersionError
 from wsi_ml.geometry import Region
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tile_cache import TileCache, TileCacheReader
-from wsi_ml.sr.engine.models import Models
+from wsi_ml.sr.engine.models import Models, Runner
 from wsi_ml.sr.synthesis import (
     BICUBIC,
-    AnyUpscaler,
     DecodedTiles,
     MadeTile,
     TileKey,
@@ -64,40 +63,46 @@ class TileMaker:
 
         `threads` CPU threads may work for the calling thread; 0 leaves that as it is.
         """
+        # A tile may have been finished between the asking and now.
+        found = {key: data for key in keys if (data := self._reader.get(key.text)) is not None}
+        outcomes: dict[TileKey, Outcome] = {
+            key: MadeTile(data, provenance(key.upscaler, key.sha256)) for key, data in found.items()
+        }
+        wanted = [key for key in keys if key not in found]
+        if wanted:
+            try:
+                # Asked for once: no replacement can get between the check of the model's hash and its use.
+                runner = self.models.runner(wanted[0].upscaler, wanted[0].sha256)
+            except OcularError as error:
+                outcomes |= {key: self._failure(error) for key in wanted}
+            else:
+                outcomes |= self._compute(runner, wanted, threads)
+        return [outcomes[key] for key in keys]
+
+    def _compute(self, runner: Runner, keys: list[TileKey], threads: int) -> dict[TileKey, Outcome]:
         outcomes: dict[TileKey, Outcome] = {}
         inputs: dict[TileKey, Input] = {}
         for key in keys:
             try:
-                # It may have been finished between the asking and now.
-                found = self._reader.get(key.text)
-                if found is None:
-                    upscaler = self.models.runner(key.upscaler, key.sha256).upscaler
-                    inputs[key] = tile_input(self._pyramid(key.version), upscaler.card, key, self._decoded)
-                else:
-                    outcomes[key] = MadeTile(found, provenance(key.upscaler, key.sha256))
+                inputs[key] = tile_input(self._pyramid(key.version), runner.upscaler.card, key, self._decoded)
             except OcularError as error:
                 outcomes[key] = self._failure(error)
         for group in _by_shape(inputs):
-            outcomes |= self._make_group(group, threads)
-        return [outcomes[key] for key in keys]
+            try:
+                pictures = runner.run([rgb for rgb, _ in group.values()], threads)
+            except ModelOutputError as error:
+                outcomes |= {key: self._fall_back(key, error) for key in group}
+            except OcularError as error:
+                outcomes |= {key: self._failure(error) for key in group}
+            else:
+                for (key, made_of), picture in zip(group.items(), pictures, strict=True):
+                    outcomes[key] = self._finish(key, made_of, picture, runner.upscaler.card.scale)
+        return outcomes
 
-    def _make_group(self, group: dict[TileKey, Input], threads: int) -> dict[TileKey, Outcome]:
-        """Tiles whose inputs have one size, made in one go."""
-        name = next(iter(group)).upscaler
-        runner = self.models.runner(name)
-        try:
-            pictures = runner.run([rgb for rgb, _ in group.values()], threads)
-        except ModelOutputError as error:
-            return {key: self._fall_back(key, error) for key in group}
-        return {
-            key: self._finish(key, made_of, picture, runner.upscaler)
-            for (key, made_of), picture in zip(group.items(), pictures, strict=True)
-        }
-
-    def _finish(self, key: TileKey, made_of: Input, upscaled: np.ndarray, upscaler: AnyUpscaler) -> Outcome:
+    def _finish(self, key: TileKey, made_of: Input, upscaled: np.ndarray, scale: int) -> Outcome:
         rgb, crop = made_of
         try:
-            check_output(rgb, upscaled, upscaler.card.scale)
+            check_output(rgb, upscaled, scale)
         except ModelOutputError as error:
             return self._fall_back(key, error)
         data = finish_tile(key, upscaled, crop)

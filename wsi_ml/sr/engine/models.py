@@ -66,6 +66,10 @@ class Runner:
                 self._batch, self._use_twin, self._recover_at = self.full_batch, False, 0.0
             return self._batch
 
+    def is_of(self, sha256: str | None) -> bool:
+        """True when these are the weights asked for (None asks for any)."""
+        return sha256 is None or self.upscaler.card.sha256 == sha256
+
     def run(self, tiles: list[np.ndarray], threads: int = 0) -> list[np.ndarray]:
         """Upscaled pictures of tiles of one size; raises ModelOutputError or ModelMemoryError, never a memory error.
 
@@ -142,17 +146,19 @@ class Models:
         self._clock = clock
         self._runners: dict[str, Runner] = {}
         self._tried: dict[str, float] = {}
-        self._failures: dict[str, ModelUnavailableError] = {}
+        self._failures: dict[str, str] = {}
         self._loading: str | None = None
         self._lock = threading.Lock()
 
     def runner(self, name: str, sha256: str | None = None) -> Runner:
         """The runner of a model, opened now if need be; raises ModelUnavailableError or ModelReplacedError."""
-        with self._lock:
-            runner = self._runners.get(name)
-            if runner is None or (sha256 is not None and runner.upscaler.card.sha256 != sha256):
-                runner = self._open(name)
-        if sha256 is not None and runner.upscaler.card.sha256 != sha256:
+        runner = self._runners.get(name)
+        if runner is None or not runner.is_of(sha256):
+            with self._lock:
+                runner = self._runners.get(name)
+                if runner is None or not runner.is_of(sha256):
+                    runner = self._open(name)
+        if not runner.is_of(sha256):
             raise ModelReplacedError(f"The model {name} has been replaced; ask for the slide's card again.")
         return runner
 
@@ -164,28 +170,43 @@ class Models:
         now = self._clock()
         if now < self._tried.get(name, -REOPEN_S) + REOPEN_S:
             if name in self._failures:
-                raise self._failures[name]
+                raise ModelUnavailableError(self._failures[name])
             if name in self._runners:
                 return self._runners[name]
         self._tried[name], self._loading = now, name
         try:
-            upscaler = self._open_upscaler(name, self._device)
+            upscaler = self._open_on(name, self._device)
         except ModelUnavailableError as error:
             log.error("model %s cannot be used: %s", name, error)
-            self._failures[name] = error
+            self._failures[name] = str(error)
             self._runners.pop(name, None)
             raise
         finally:
             self._loading = None
         self._failures.pop(name, None)
-        runner = Runner(upscaler, lambda: self._open_upscaler(name, CPU), self._full_batch, self._clock)
+        runner = Runner(upscaler, lambda: self._open_twin(upscaler), self._full_batch, self._clock)
         self._runners[name] = runner
         return runner
+
+    def _open_on(self, name: str, device: str) -> AnyUpscaler:
+        try:
+            return self._open_upscaler(name, device)
+        except (ImportError, RuntimeError) as error:
+            # torch's words for a missing part of itself, or for a device that is not there.
+            raise ModelUnavailableError(f"The model {name} cannot run here: {type(error).__name__}.") from error
+
+    def _open_twin(self, upscaler: AnyUpscaler) -> AnyUpscaler:
+        twin = self._open_on(upscaler.card.name, CPU)
+        if twin.card.sha256 != upscaler.card.sha256:
+            raise ModelReplacedError(
+                f"The model {upscaler.card.name} has been replaced; ask for the slide's card again."
+            )
+        return twin
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """State of every model that was asked for: `ready`, `loading` or `failed`."""
         states = {name: {"state": "ready", **runner.facts()} for name, runner in list(self._runners.items())}
-        states |= {name: {"state": "failed", "error": str(error)} for name, error in list(self._failures.items())}
+        states |= {name: {"state": "failed", "error": error} for name, error in list(self._failures.items())}
         if self._loading is not None:
             states[self._loading] = {"state": "loading"}
         return states

@@ -55,6 +55,7 @@ class MakerPool:
 
     def _make_tiles(self, warm: list[str]) -> None:
         for name in warm:
+            # What goes wrong here is logged, and answered to whoever asks for a tile of that model.
             with contextlib.suppress(OcularError):
                 self._maker.models.runner(name)
         while jobs := self._queue.take(self._maker.limit, self._gather_s):
