@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +151,22 @@ def test_the_schedule_warms_up_and_ends_low():
     rates = [loop.cosine(step, 100, 10, 1.0, 0.01) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[10] == 1.0
     assert rates[55] == pytest.approx(0.505) and rates[99] < 0.011
+
+
+@pytest.mark.slow
+def test_two_ranks_take_batches_in_turn_and_end_together(settings, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "train.sr_fast",
+    ]
+    run = tmp_path / "run"
+    subprocess.run([*command, *settings, f"--set=run={run}", "--set=steps=5"], check=True, cwd=CONFIGS.parent.parent)
+    assert loop.read_state(run)[0] == 5
+    lines = journal(run)
+    assert [line["world"] for line in lines if line.get("event") == "start"] == [2]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 5]
