@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ml.slides.card import PRIVATE_FOLDER, THUMBNAIL_FILE
-from wsi_ml.slides.jpeg_scan import KERNEL_DCT, JpegFile
-from wsi_ml.slides.kernel import KERNEL
+from wsi_ml.slides.jpeg_scan import JpegFile
 from wsi_ml.slides.plan import make_plan
 from wsi_ml.slides.pyramid_writer import PyramidWriter
 from wsi_ml.slides.sandbox import Message, Report
@@ -32,13 +31,12 @@ def convert(job: Message, report: Report) -> Message:
         colour = scan.colour()
         report({"facts": asdict(facts), "plan": asdict(plan)})
         with JpegFile(Path(job["path"])) as file:
-            fast = file.pixels(scan, facts, plan, colour) if job["dct"] else None
-            read = fast or ScanPixels(scan, plan, colour)
+            read = file.pixels(scan, facts, plan, colour, job["dct"]) or ScanPixels(scan, plan, colour)
             writer = PyramidWriter(folder, plan.stored_size, plan.stored_mpp, read)
             writer.write(_Pace(report))
         write_durably(folder / THUMBNAIL_FILE, make_thumbnail(writer.overview))
         associated = scan.save_associated(folder / PRIVATE_FOLDER)
-    return {"kernel": KERNEL_DCT if fast else KERNEL, "icc": colour.word, "associated": associated}
+    return {"kernel": read.kernel, "icc": colour.word, "associated": associated}
 
 
 def write_durably(path: Path, data: bytes) -> None:

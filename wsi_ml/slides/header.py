@@ -88,7 +88,8 @@ def sniff(path: Path) -> str:
     )
     raise IngestError(
         f"“{shown_name(path)}” is not a whole-slide image: it is {found or 'in no format Ocular knows'}, whatever its "
-        "name says; give a file as the scanner wrote it (.svs, .tif, .ndpi, .scn, .bif, .mrxs, .vms, .czi, .svslide, .dcm)."
+        "name says; give a file as the scanner wrote it "
+        "(.svs, .tif, .ndpi, .scn, .bif, .mrxs, .vms, .czi, .svslide, .dcm)."
     )
 
 

@@ -36,6 +36,7 @@ REVISION = 1
 BYTES_PER_PIXEL = 0.8
 """Generous estimate of what a stored pixel takes on disk, all levels together."""
 WAIT_S = 0.2
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def ingest(
     mpp: float | None = None,
     name: str | None = None,
     dct: bool = True,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: ProgressCallback = lambda progress: None,
 ) -> IngestResult:
     """Take a whole-slide file into the library in `library_root` (made when missing) and return its slide.
@@ -112,7 +113,7 @@ class _Ingestion:
         mpp: float | None,
         name: str | None,
         dct: bool,
-        limits: Limits | None,
+        limits: Limits,
         progress: ProgressCallback,
     ):
         self.path = path
@@ -128,11 +129,10 @@ class _Ingestion:
     def run(self) -> IngestResult:
         """The whole ingestion, in order."""
         self.progress(Progress("check", 0, 1, 0.0, ""))
-        sweep(self.staging)
-        check_file(self.path)
-        files = source_files(self.path, header.vet(self.path))
-        limits = self.limits or Limits(cpu_s=120 + files.bytes // 100_000)
-        with Child(CONVERTER, limits) as child:
+        with Child(CONVERTER, self.limits) as child:  # first, so that it imports while the file is vetted and hashed
+            sweep(self.staging)
+            check_file(self.path)
+            files = source_files(self.path, header.vet(self.path))
             sha256 = files.sha256(lambda done, total: self._tell("hash", done, total, done))
             while True:
                 if found := self.library.find(self._key(sha256)):
@@ -151,7 +151,7 @@ class _Ingestion:
         slide_id, name = self._slide_for(sha256)
         known: Message = {}
         job = {"path": str(files.path.resolve()), "folder": str(folder.resolve()), "mpp": self.mpp, "dct": self.dct}
-        made = child.run(job, lambda message: self._on_message(message, known, files.bytes))
+        made = child.run(job, lambda message: self._on_message(message, known, files.bytes), _cpu_limit(files))
         self.progress(Progress("verify", 0, 1, 0.0, ""))
         card = self._card(folder, files, sha256, known, made)
         _write(folder / CARD_FILE, json.dumps(card.to_json(), indent=1).encode())
@@ -257,6 +257,11 @@ class _Ingestion:
     def _tell(self, phase: str, done: int, total: int, source_bytes: float, message: str = "") -> None:
         seconds = max(1e-6, time.monotonic() - self.started)
         self.progress(Progress(phase, done, total, source_bytes / 1e6 / seconds, message))
+
+
+def _cpu_limit(files: SourceFiles) -> int:
+    """CPU seconds a conversion may take: many times what the slowest format needs for a file of this size."""
+    return 120 + files.bytes // 100_000
 
 
 def _sentence(message: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""Fast path: the JPEG tiles of a TIFF scan, decoded at half size by scaling inside the DCT.
+"""Fast path: the JPEG tiles of a TIFF scan, decoded without OpenSlide, at half size by scaling inside the DCT.
 
-A tile is read with pread and decoded to half its side without ever being decoded whole, which leaves a quarter of the
-work and skips OpenSlide's painting. Half-size decoding is close to, but not the same as, the 2 × 2 mean; the card says
-`box2+dct`. Whatever is unusual in a file sends it down the ordinary path, and sample tiles are compared with
-OpenSlide's own pixels first, so a wrong colour interpretation cannot pass.
+A tile is read with pread and, where the scan is halved, decoded to half its side without ever being whole. That skips
+most of the inverse transform and all of OpenSlide's painting, its largest cost. Half-size decoding is close to, but not the
+same as, the 2 × 2 mean; the card says `box2+dct`. Whatever is unusual in a file sends it down the ordinary path, and
+sample tiles are compared with OpenSlide's own pixels first, so a wrong colour interpretation cannot pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from wsi_ml.errors import IngestError
-from wsi_ml.geometry import Region, Size, ceil_div
+from wsi_ml.geometry import Region, Size, ceil_div, halve
 from wsi_ml.slides.colour import ToSrgb
 from wsi_ml.slides.kernel import KERNEL, halve_pixels
 from wsi_ml.slides.plan import Plan, ScanFacts
@@ -77,50 +77,55 @@ class JpegTiles:
 
 
 class JpegPixels:
-    """Pixels of the stored plane from JPEG tiles; the fast twin of scan.ScanPixels. Use `open_jpeg_pixels`."""
+    """Pixels of the stored plane from JPEG tiles; the fast twin of scan.ScanPixels. Use `JpegFile.pixels`."""
 
-    def __init__(self, tiles: JpegTiles, plan: Plan, colour: ToSrgb):
+    def __init__(self, tiles: JpegTiles, plan: Plan, colour: ToSrgb, dct: bool):
         self.tiles = tiles
         self.plan = plan
         self.colour = colour
-        self.half_tile = Size(tiles.tile.width // 2, tiles.tile.height // 2)
+        self.dct = dct and plan.halvings > 0
+        self.kernel = KERNEL_DCT if self.dct else KERNEL
+        # One halving is made tile by tile (by the DCT or by the kernel), any others on the pixels joined.
+        self._tile_steps = min(1, plan.halvings)
+        self._joined_steps = plan.halvings - self._tile_steps
+        self._size = halve(tiles.size, self._tile_steps)
+        self._tile = Size(tiles.tile.width >> self._tile_steps, tiles.tile.height >> self._tile_steps)
 
     def __call__(self, stored_region: Region) -> np.ndarray:
         """RGB uint8 (sRGB) of a region of the stored plane."""
-        times = self.plan.halvings - 1
-        half_size = Size(ceil_div(self.tiles.size.width, 2), ceil_div(self.tiles.size.height, 2))
-        x, y = stored_region.x << times, stored_region.y << times
-        width = min(stored_region.width << times, half_size.width - x)
-        height = min(stored_region.height << times, half_size.height - y)
-        pixels = self._half(Region(x, y, width, height))
-        for _ in range(times):
+        x, y = stored_region.x << self._joined_steps, stored_region.y << self._joined_steps
+        width = min(stored_region.width << self._joined_steps, self._size.width - x)
+        height = min(stored_region.height << self._joined_steps, self._size.height - y)
+        pixels = self._joined(Region(x, y, width, height))
+        for _ in range(self._joined_steps):
             pixels = halve_pixels(pixels)
         return self.colour.apply(pixels)
 
-    def _half(self, half_region: Region) -> np.ndarray:
-        """RGB of a region of the plane that is half of level 0."""
-        result = np.empty((half_region.height, half_region.width, 3), np.uint8)
-        width, height = self.half_tile
-        for t_row in range(half_region.y // height, ceil_div(half_region.y_end, height)):
-            for t_col in range(half_region.x // width, ceil_div(half_region.x_end, width)):
-                pixels = self._half_tile_pixels(t_col, t_row)
-                x, y = t_col * width - half_region.x, t_row * height - half_region.y
-                part = pixels[max(0, -y) : half_region.height - y, max(0, -x) : half_region.width - x]
+    def _joined(self, region: Region) -> np.ndarray:
+        """RGB of a region of the plane in which the tiles are joined (level 0, or half of it)."""
+        result = np.empty((region.height, region.width, 3), np.uint8)
+        width, height = self._tile
+        for t_row in range(region.y // height, ceil_div(region.y_end, height)):
+            for t_col in range(region.x // width, ceil_div(region.x_end, width)):
+                pixels = self._tile_pixels(t_col, t_row)
+                x, y = t_col * width - region.x, t_row * height - region.y
+                part = pixels[max(0, -y) : region.height - y, max(0, -x) : region.width - x]
                 top, left = max(0, y), max(0, x)
                 result[top : top + part.shape[0], left : left + part.shape[1]] = part
         return result
 
-    def _half_tile_pixels(self, t_col: int, t_row: int) -> np.ndarray:
-        """One tile at half size, without its padding.
+    def _tile_pixels(self, t_col: int, t_row: int) -> np.ndarray:
+        """One tile, halved where the plan halves at all, without its padding.
 
-        A tile at the scan's right or bottom edge is decoded whole and halved by the kernel, else its padding would
-        bleed into the last pixels.
+        A tile at the scan's right or bottom edge is decoded whole and halved by the kernel even on the fast way, else
+        its padding would bleed into the last pixels.
         """
         inside_width = self.tiles.size.width - t_col * self.tiles.tile.width
         inside_height = self.tiles.size.height - t_row * self.tiles.tile.height
-        if inside_width >= self.tiles.tile.width and inside_height >= self.tiles.tile.height:
+        if self.dct and inside_width >= self.tiles.tile.width and inside_height >= self.tiles.tile.height:
             return self.tiles.decode(t_col, t_row, half=True)
-        return halve_pixels(self.tiles.decode(t_col, t_row, half=False)[:inside_height, :inside_width])
+        pixels = self.tiles.decode(t_col, t_row, half=False)[:inside_height, :inside_width]
+        return halve_pixels(pixels) if self._tile_steps else pixels
 
 
 class JpegFile:
@@ -136,9 +141,9 @@ class JpegFile:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def pixels(self, scan: Scan, facts: ScanFacts, plan: Plan, colour: ToSrgb) -> JpegPixels | None:
-        """The fast reader where it applies and agrees with OpenSlide, else None."""
-        if plan.halvings < 1 or plan.scan_level != 0 or facts.vendor not in VENDORS:
+    def pixels(self, scan: Scan, facts: ScanFacts, plan: Plan, colour: ToSrgb, dct: bool) -> JpegPixels | None:
+        """The fast reader where it applies and agrees with OpenSlide, else None; `dct` allows half-size decoding."""
+        if plan.scan_level != 0 or facts.vendor not in VENDORS:
             return None
         with TiffHeader(self._path) as tiff:
             page = next(tiff.directories())
@@ -147,7 +152,7 @@ class JpegFile:
             tiles = JpegTiles(tiff, page, self._descriptor)
         if not _is_whole(tiles) or not agrees_with_openslide(tiles, scan):
             return None
-        return JpegPixels(tiles, plan, colour)
+        return JpegPixels(tiles, plan, colour, dct)
 
 
 def _is_usual(tiff: TiffHeader, page: Directory, plan: Plan) -> bool:

@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -46,7 +46,7 @@ class Limits:
     memory_bytes: int = 3 << 30
     """Address space; a decoder that asks for more fails."""
     cpu_s: int = 600
-    """CPU seconds of all its threads together."""
+    """CPU seconds of all its threads together; `Child.run` may allow more once the job's size is known."""
     stall_s: float = 120.0
     """Longest silence between two messages before it is killed."""
     open_files: int = 256
@@ -89,13 +89,14 @@ class Child:
         """Process id of the child."""
         return self._process.pid
 
-    def run(self, job: Message, on_message: Report = lambda message: None) -> Message:
+    def run(self, job: Message, on_message: Report = lambda message: None, cpu_s: int | None = None) -> Message:
         """Give the child its job and return its result; `on_message` gets what it reports on the way.
 
         Raises the IngestError or DiskFullError the child names, and IngestError when it dies, stalls or passes a limit.
         """
+        limits = self.limits if cpu_s is None else replace(self.limits, cpu_s=cpu_s)
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
+            self._process.stdin.write(json.dumps({"job": job, "cpu_s": limits.cpu_s}).encode() + b"\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
         reader = _LineReader(self._process.stdout.fileno())  # type: ignore[union-attr]
         while (line := reader.next_line(self.limits.stall_s)) is not None:
@@ -105,7 +106,7 @@ class Child:
             if "error" in message:
                 raise KINDS.get(message["error"], IngestError)(_printable(message["sentence"]))
             on_message(message)
-        raise IngestError(_death_sentence(self._process.wait(), self.limits))
+        raise IngestError(_death_sentence(self._process.wait(), limits))
 
 
 class _LineReader:
@@ -140,7 +141,6 @@ def _environment() -> dict[str, str]:
         "PATH": os.defpath,
         "LC_ALL": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "4",
@@ -167,23 +167,28 @@ def _death_sentence(status: int, limits: Limits) -> str:
 
 
 def confine(limits: Limits, parent: int) -> None:
-    """Apply the limits to this process for good, and tie its life to its parent's."""
+    """Apply all limits but that on CPU time to this process for good, and tie its life to its parent's."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-    # The hard limit on CPU time lies beyond the soft one: at the hard one the kernel kills without saying why.
-    for name, value, beyond in (
-        (resource.RLIMIT_AS, limits.memory_bytes, 0),
-        (resource.RLIMIT_CPU, limits.cpu_s, 5),
-        (resource.RLIMIT_NOFILE, limits.open_files, 0),
-        (resource.RLIMIT_FSIZE, limits.file_bytes, 0),
-        (resource.RLIMIT_CORE, 0, 0),
+    for name, value in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(name)[1]
-        most = value + beyond if hard == resource.RLIM_INFINITY else min(value + beyond, hard)
-        resource.setrlimit(name, (min(value, most), most))
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (most, most))
+
+
+def confine_cpu(cpu_s: int) -> None:
+    """Limit CPU time; the hard limit lies beyond the soft one, for at the hard one the kernel kills without a word."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    most = cpu_s + 5 if hard == resource.RLIM_INFINITY else min(cpu_s + 5, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (min(cpu_s, most), most))
 
 
 def fault_of(error: BaseException) -> Message:
@@ -215,7 +220,9 @@ def main(target: str, limits: str, parent: str) -> None:
         job: Job = getattr(importlib.import_module(module), function)
         line = sys.stdin.buffer.readline()
         if line:
-            report({"result": job(json.loads(line), report)})
+            order = json.loads(line)
+            confine_cpu(order["cpu_s"])
+            report({"result": job(order["job"], report)})
     except Exception as error:  # noqa: BLE001 - the process's edge: every fault becomes one sentence
         report(fault_of(error))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 import openslide
 from PIL import Image
@@ -15,7 +16,7 @@ from wsi_ml.errors import IngestError
 from wsi_ml.geometry import Region, Size
 from wsi_ml.slides.colour import ToSrgb
 from wsi_ml.slides.header import check_claim
-from wsi_ml.slides.kernel import halve_pixels
+from wsi_ml.slides.kernel import KERNEL, halve_pixels
 from wsi_ml.slides.plan import Plan, ScanFacts, believable_mpp
 
 READ_SIDE = 2048
@@ -123,6 +124,7 @@ class ScanPixels:
         self.scan = scan
         self.plan = plan
         self.colour = colour
+        self.kernel = KERNEL
         step = 1 << plan.scan_steps
         self.offset = (plan.l0_bounds.x // step, plan.l0_bounds.y // step)
         self.limit = Size(-(-plan.l0_bounds.width // step), -(-plan.l0_bounds.height // step))
@@ -177,7 +179,7 @@ def flatten(picture: Image.Image, background: tuple[int, int, int]) -> np.ndarra
     rgba = np.asarray(picture.convert("RGBA") if picture.mode != "RGBA" else picture)
     alpha = rgba[..., 3:]
     if alpha.min() == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        return cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
     weight = alpha.astype(np.uint16)
     mixed = rgba[..., :3] * weight + np.array(background, np.uint16) * (255 - weight)
     return ((mixed + 127) // 255).astype(np.uint8)

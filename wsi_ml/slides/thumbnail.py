@@ -7,6 +7,7 @@ import numpy as np
 
 from wsi_ml.geometry import Region
 from wsi_ml.slides.codec import encode_jpeg
+from wsi_ml.slides.kernel import halve_pixels
 
 THUMBNAIL_SIDE = 512
 QUALITY = 85
@@ -15,9 +16,13 @@ MARGIN = 0.03
 MIN_TISSUE = 0.002
 
 
+MASK_SIDE = 512
+
+
 def tissue_mask(rgb: np.ndarray) -> np.ndarray:
     """Boolean H×W: pixels more coloured than the background (Otsu's threshold on saturation), specks removed."""
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
+    red, green, blue = cv2.split(rgb)
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
     smooth = cv2.medianBlur(spread, 5) if min(spread.shape) >= 5 else spread
     threshold, _ = cv2.threshold(smooth, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask = (smooth > max(threshold, MIN_SATURATION)).astype(np.uint8)
@@ -25,15 +30,18 @@ def tissue_mask(rgb: np.ndarray) -> np.ndarray:
 
 
 def tissue_box(rgb: np.ndarray) -> Region:
-    """Box around the tissue with a small margin; the whole picture where there is hardly any."""
+    """Box around the tissue with a small margin, found at reduced size; the whole picture where there is hardly any."""
     height, width = rgb.shape[:2]
-    mask = tissue_mask(rgb)
+    small, step = rgb, 1
+    while max(small.shape) > MASK_SIDE:
+        small, step = halve_pixels(small), 2 * step
+    mask = tissue_mask(small)
     if mask.mean() < MIN_TISSUE:
         return Region(0, 0, width, height)
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    margin = round(MARGIN * max(width, height))
+    columns, rows = np.flatnonzero(mask.any(axis=0)) * step, np.flatnonzero(mask.any(axis=1)) * step
+    margin = step + round(MARGIN * max(width, height))
     x, y = max(0, int(columns[0]) - margin), max(0, int(rows[0]) - margin)
-    x_end, y_end = min(width, int(columns[-1]) + 1 + margin), min(height, int(rows[-1]) + 1 + margin)
+    x_end, y_end = min(width, int(columns[-1]) + margin), min(height, int(rows[-1]) + margin)
     return Region(x, y, x_end - x, y_end - y)
 
 
