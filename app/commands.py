@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.demo import make_demo
+from app.demo import add_real_slide, make_demo
 from app.progress import ProgressBar
 from app.settings import Settings, SettingsError, load
 from wsi_ml import errors
@@ -76,11 +80,29 @@ def run_demo(options: argparse.Namespace) -> None:
         },
         options.config,
     )
-    make_demo(settings.library, progress=ProgressBar(), say=lambda line: print(line, file=sys.stderr))
+    say_line = functools.partial(print, file=sys.stderr, flush=True)
+    if options.no_serve or not add_real_slide(settings.library, progress=ProgressBar(), say=say_line):
+        make_demo(settings.library, progress=ProgressBar(), say=say_line)
     if not options.no_serve:
         from app.server import serve  # as in run_serve
 
-        serve(settings)
+        with drawing_beside(settings.library):
+            serve(settings)
+
+
+@contextlib.contextmanager
+def drawing_beside(library_root: Path) -> Iterator[None]:
+    """Complete the demo library in a process of its own while the block serves what is there already.
+
+    Drawing the synthetic slide takes longer than anybody should wait for the first pixels.
+    """
+    command = [sys.executable, "-m", "app.cli", "demo", "--no-serve", "--library", str(library_root)]
+    child = subprocess.Popen(["nice", "-n", "10", *command], stdout=sys.stderr)
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait()
 
 
 def run_ingest(options: argparse.Namespace) -> int:
