@@ -87,8 +87,8 @@ def _real_file(folder: Path, say: Say) -> Path | None:
     if fault is None and _is_real(kept):
         return kept
     say(
-        f"{REAL_NAME}: no copy at hand ({fault or 'the download is damaged'}). The demo goes on with the synthetic slide only. "
-        f"With a network, run it again; or name a copy of {REAL_FILE}: {COPY_VARIABLE}=/path/to/it make demo."
+        f"{REAL_NAME}: no copy at hand ({fault or 'the download is damaged'}). "
+        f"The demo goes on with the synthetic slide only. With a network, run it again; or name a copy of {REAL_FILE}: {COPY_VARIABLE}=/path/to/it make demo."
     )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -115,8 +116,8 @@ def _tiles(strips: Iterator[np.ndarray], width: int) -> Iterator[np.ndarray]:
 
 
 def _strips(scene: Scene, small: np.ndarray, progress: Callable[[int, int], None] | None) -> Iterator[np.ndarray]:
-    """Strips of full width from top to bottom, drawn in two threads; a quarter of each is put into `small`."""
-    with ThreadPoolExecutor(2) as pool:
+    """Strips of full width from top to bottom, drawn in a few threads; a quarter of each is put into `small`."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for top, strip in _drawn(scene, pool):
             part = cv2.resize(strip, _quarter(strip), interpolation=cv2.INTER_AREA)
             small[top // STEP : top // STEP + part.shape[0]] = part
