@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wsi_ml.data.synthetic import DEFAULT_SIZE, MPP, make_scene
@@ -38,6 +40,8 @@ SYNTHETIC_REVISION = 1
 """Goes up when the drawing changes, so that a demo library of an older Ocular gets the new one."""
 TRUTH_NAMES = ("Exact truth: tissues", "Exact truth: nuclei")
 DEMO_FOLDER, MARKER_FILE = "demo", "demo.json"
+LEFT_OVER_S = 3600
+"""Age at which a drawing that was never finished is swept away."""
 
 Say = Callable[[str], None]
 
@@ -88,7 +92,8 @@ def _real_file(folder: Path, say: Say) -> Path | None:
         return kept
     say(
         f"{REAL_NAME}: no copy at hand ({fault or 'the download is damaged'}). "
-        f"The demo goes on with the synthetic slide only. With a network, run it again; or name a copy of {REAL_FILE}: {COPY_VARIABLE}=/path/to/it make demo."
+        "The demo goes on with the synthetic slide only. With a network, run it again; "
+        f"or name a copy of {REAL_FILE}: {COPY_VARIABLE}=/path/to/it make demo."
     )
     return None
 
@@ -145,8 +150,7 @@ def add_synthetic_slide(library_root: Path, *, progress: ProgressCallback, say: 
     if _synthetic_is_there(library, size):
         say(f"{SYNTHETIC_NAME}: already in the library.")
         return
-    (library.root / DEMO_FOLDER).mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.root / DEMO_FOLDER) as folder:
+    with _drawing_folder(library.root / DEMO_FOLDER) as folder:
         path = Path(folder) / "synthetic.svs"
         say(f"{SYNTHETIC_NAME}: drawing {size.width} × {size.height} px at {MPP} µm/px.")
         scene = make_scene(size, SYNTHETIC_SEED)
@@ -158,6 +162,17 @@ def add_synthetic_slide(library_root: Path, *, progress: ProgressCallback, say: 
     marker = {"revision": SYNTHETIC_REVISION, "size": size, "slide_id": result.slide_id, "version": result.version}
     (library.root / DEMO_FOLDER / MARKER_FILE).write_text(json.dumps(marker))
     say(f"{SYNTHETIC_NAME}: slide {result.slide_id}.")
+
+
+@contextlib.contextmanager
+def _drawing_folder(parent: Path) -> Iterator[str]:
+    """A folder for the drawing that is gone afterwards; those of drawings that were killed long ago go, too."""
+    parent.mkdir(exist_ok=True)
+    for left in parent.glob("drawing-*"):
+        if time.time() - left.stat().st_mtime > LEFT_OVER_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="drawing-") as folder:
+        yield folder
 
 
 def _synthetic_is_there(library: Library, size: Size) -> bool:

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -77,10 +78,14 @@ def test_a_new_revision_of_the_drawing_is_made(tmp_path, monkeypatch, said):
     monkeypatch.setattr(demo, "SYNTHETIC_REVISION", 99)
     monkeypatch.setattr(demo, "SYNTHETIC_SEED", 41)
     steps = []
+    left = tmp_path / demo.DEMO_FOLDER / "drawing-killed"
+    left.mkdir()
+    os.utime(left, (1, 1))
     demo.add_synthetic_slide(tmp_path, progress=steps.append, say=said.append, size=Size(600, 520))
     after = Library(tmp_path).slide_by_name(demo.SYNTHETIC_NAME)
     assert after.id == before.id and after.current != before.current
     assert len(LayerStore(tmp_path).layers(after.id, after.current)) == 2
+    assert not left.exists()
     assert steps[0].phase == "draw" and (steps[0].done, steps[0].total) == (520, 520)
 
 
