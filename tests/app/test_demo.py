@@ -5,10 +5,12 @@ import zipfile
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import shapely
 
 from app import demo
-from wsi_ml.geometry import Size
+from wsi_ml.geometry import Region, Size
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 
@@ -59,12 +61,26 @@ def test_the_demo_is_made_once(tmp_path, wheel, said, monkeypatch):
     assert layers[1].count > 150
     assert LayerStore(root).layers(real.id) == []  # nobody's truth is invented on real tissue
     assert {path.name for path in (root / demo.DEMO_FOLDER).iterdir()} == {demo.REAL_FILE, demo.MARKER_FILE}
+    _assert_nuclei_lie_on_dark_pixels(library, synthetic.id, LayerStore(root).all_features(layers[1].id))
     said.clear()
     files = _snapshot(root)
     demo.make_demo(root, say=said.append, size=SIZE)
     assert said == [f"{name}: already in the library." for name in (demo.REAL_NAME, demo.SYNTHETIC_NAME)]
     assert _snapshot(root) == files and len(wheel.calls) == 1
     assert LayerStore(root).check() == [] and library.check() == []
+
+
+def _assert_nuclei_lie_on_dark_pixels(library, slide_id, nuclei):
+    """The outlines fit the stored pixels where they are, and worse when moved by two stored pixels either way."""
+    pyramid = library.pyramid(slide_id)
+    stored = pyramid.region(Region(0, 0, *pyramid.card.stored_size)).mean(axis=2)
+    outlines = np.array([each.geometry for each in nuclei])
+    rows, columns = np.mgrid[20 : stored.shape[0] - 20, 20 : stored.shape[1] - 20]
+    spots = shapely.points(columns.ravel() * 2 + 1.0, rows.ravel() * 2 + 1.0)
+    inside = np.unique(shapely.STRtree(outlines).query(spots, predicate="intersects")[0])
+    y, x = rows.ravel()[inside], columns.ravel()[inside]
+    dark = {(dx, dy): stored[y + dy, x + dx].mean() for dx in (-2, 0, 2) for dy in (-2, 0, 2)}
+    assert min(dark, key=dark.__getitem__) == (0, 0) and dark[0, 0] < 130
 
 
 def _snapshot(root):

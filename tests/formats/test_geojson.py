@@ -8,10 +8,12 @@ import orjson
 import pytest
 import shapely
 
+from tests.conftest import PROJECT_ROOT
 from tests.formats.outlines import HOLE, SQUARE, collection, feature, square
 from wsi_ml.errors import AnnotationFileError
 from wsi_ml.formats import geojson
 from wsi_ml.formats.feature import UNCLASSIFIED
+from wsi_ml.formats.qupath import NAME_LIMIT, OBJECT_TYPES
 from wsi_ml.formats.report import LossReport
 
 UUID = "c5badd12-d986-4fd7-8926-74d209f672c3"
@@ -248,6 +250,26 @@ def test_written_features_obey_qupath():
         }
         assert value["geometry"]["coordinates"][0][0] == value["geometry"]["coordinates"][0][-1]
     assert orjson.loads(b"".join(geojson.write_features([], {}))) == {"type": "FeatureCollection", "features": []}
+
+
+def test_the_schema_in_the_docs_names_what_the_code_writes():
+    schema = json.loads((PROJECT_ROOT / "docs" / "features.schema.json").read_bytes())["$defs"]["feature"]
+    properties = schema["properties"]["properties"]["properties"]
+    everything = {
+        "objectType": "cell",
+        "classification": {"name": "A", "color": [1, 2, 3]},
+        "name": "n",
+        "color": [3, 2, 1],
+        "isLocked": True,
+        "measurements": {"score": 0.5, "x": "NaN"},
+        "metadata": {"k": "v"},
+    }
+    (one,), _ = read(collection(feature([SQUARE], properties=everything)))
+    written = orjson.loads(b"".join(geojson.write_features([one], {"A": "#010203"})))["features"][0]
+    assert written["properties"] == everything
+    assert set(properties) == set(everything) and set(schema["properties"]) == set(written)
+    assert set(properties["objectType"]["enum"]) == OBJECT_TYPES
+    assert properties["name"]["maxLength"] == NAME_LIMIT
 
 
 REAL = {
