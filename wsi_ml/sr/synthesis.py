@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cachetools
 import numpy as np
@@ -18,36 +18,15 @@ from wsi_ml.errors import ModelOutputError
 from wsi_ml.geometry import DeepZoom, Region, Size, ceil_div, grow
 from wsi_ml.slides.codec import STORE_QUALITY, encode
 from wsi_ml.slides.pyramid import Pyramid
+from wsi_ml.slides.tiles import PIN_DIGITS
+from wsi_ml.sr.upscaler import Upscaler, UpscalerCard
 
 SYNTHESIS_CODE = 1
 """Part of every cache key: raised when the way tiles are cut, checked or encoded changes their pixels."""
-PIN_DIGITS = 12
 BICUBIC = "bicubic"
 """The one upscaler that is plain interpolation; it stands in for a network that fails."""
 FLAT_INPUT_RANGE = 24
 """A region whose grey levels differ by less may honestly come out constant (empty glass)."""
-
-
-class UpscalerFacts(Protocol):
-    """What synthesis has to know of an upscaler's card."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def scale(self) -> int: ...  # noqa: D102
-    @property
-    def halo(self) -> int: ...  # noqa: D102
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-
-
-class AnyUpscaler(Protocol):
-    """RGB uint8 H×W×3 → scale·H × scale·W × 3, any size; `batch` takes several of equal size."""
-
-    @property
-    def card(self) -> UpscalerFacts: ...  # noqa: D102
-    def __call__(self, rgb: np.ndarray) -> np.ndarray: ...  # noqa: D102
-    def batch(self, tiles: list[np.ndarray]) -> list[np.ndarray]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -139,7 +118,7 @@ class DecodedTiles:
         return read
 
 
-def tile_input(pyramid: Pyramid, card: UpscalerFacts, key: TileKey, decoded: DecodedTiles) -> tuple[np.ndarray, Region]:
+def tile_input(pyramid: Pyramid, card: UpscalerCard, key: TileKey, decoded: DecodedTiles) -> tuple[np.ndarray, Region]:
     """Stored pixels an upscaler needs for a tile, and the crop to take of its output; raises Outside-, DamagedError."""
     facts = pyramid.card
     plan = plan_tile(facts.base_size, facts.stored_size, facts.tile_side, key.t_col, key.t_row, card.halo, card.scale)
@@ -166,7 +145,7 @@ def finish_tile(key: TileKey, upscaled: np.ndarray, crop: Region) -> bytes:
     return encode(upscaled[crop.y : crop.y_end, crop.x : crop.x_end], key.extension, key.quality)
 
 
-def synthesise(pyramid: Pyramid, upscaler: AnyUpscaler, key: TileKey, decoded: DecodedTiles) -> bytes:
+def synthesise(pyramid: Pyramid, upscaler: Upscaler, key: TileKey, decoded: DecodedTiles) -> bytes:
     """Encoded bytes of one tile; raises OutsideError, DamagedError or ModelOutputError."""
     rgb, crop = tile_input(pyramid, upscaler.card, key, decoded)
     upscaled = upscaler(rgb)

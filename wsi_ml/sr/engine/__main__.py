@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TextIO
 
 from wsi_ml.errors import OcularError
+from wsi_ml.slides.library import RUN_FOLDER
 from wsi_ml.sr.engine.options import EngineOptions
-from wsi_ml.sr.engine.protocol import LOCK_FILE, RUN_FOLDER
+from wsi_ml.sr.engine.protocol import LOCK_FILE
 from wsi_ml.sr.engine.server import Engine
 
 log = logging.getLogger("ocular.engine")

@@ -11,6 +11,7 @@ import numpy as np
 
 from wsi_ml.errors import ModelOutputError, OcularError, UnknownVersionError
 from wsi_ml.geometry import Region
+from wsi_ml.slides.library import SLIDES_FOLDER
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tile_cache import TileCache, TileCacheReader
 from wsi_ml.sr.engine.models import Models, Runner
@@ -28,7 +29,6 @@ from wsi_ml.sr.synthesis import (
 
 log = logging.getLogger("ocular.engine")
 
-SLIDES_FOLDER = "slides"
 OPEN_PYRAMIDS = 32
 
 Outcome = MadeTile | OcularError

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from wsi_ml.errors import ModelMemoryError, ModelOutputError, ModelReplacedError, ModelUnavailableError
-from wsi_ml.sr.synthesis import AnyUpscaler
+from wsi_ml.sr.upscaler import Upscaler
 
 log = logging.getLogger("ocular.engine")
 
-OpenUpscaler = Callable[[str, str], AnyUpscaler]
+OpenUpscaler = Callable[[str, str], Upscaler]
 """(name, device) → upscaler; raises ModelUnavailableError."""
 
 REOPEN_S = 10.0
@@ -40,8 +40,8 @@ class Runner:
 
     def __init__(
         self,
-        upscaler: AnyUpscaler,
-        open_cpu_twin: Callable[[], AnyUpscaler],
+        upscaler: Upscaler,
+        open_cpu_twin: Callable[[], Upscaler],
         full_batch: int,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -51,7 +51,7 @@ class Runner:
         self.out_of_memory = self.failures = 0
         self._use_threads: Callable[[int], None] | None = getattr(upscaler, "use_threads", None)
         self._open_cpu_twin = open_cpu_twin
-        self._cpu_twin: AnyUpscaler | None = None
+        self._cpu_twin: Upscaler | None = None
         self._clock = clock
         self._batch = self.full_batch
         self._use_twin = False
@@ -89,7 +89,7 @@ class Runner:
                 self._step_down(len(chunk), twin)
         return results
 
-    def _call(self, upscaler: AnyUpscaler, tiles: list[np.ndarray]) -> list[np.ndarray]:
+    def _call(self, upscaler: Upscaler, tiles: list[np.ndarray]) -> list[np.ndarray]:
         try:
             return [upscaler(tiles[0])] if len(tiles) == 1 else upscaler.batch(tiles)
         except (RuntimeError, ValueError, ArithmeticError) as error:
@@ -113,7 +113,7 @@ class Runner:
                 self._batch, self._use_twin = 1, True
         log.warning("out of memory: batch %d, on the CPU: %s", self._batch, self._use_twin)
 
-    def _twin(self) -> AnyUpscaler:
+    def _twin(self) -> Upscaler:
         with self._lock:
             if self._cpu_twin is None:
                 self._cpu_twin = self._open_cpu_twin()
@@ -188,14 +188,14 @@ class Models:
         self._runners[name] = runner
         return runner
 
-    def _open_on(self, name: str, device: str) -> AnyUpscaler:
+    def _open_on(self, name: str, device: str) -> Upscaler:
         try:
             return self._open_upscaler(name, device)
         except (ImportError, RuntimeError) as error:
             # torch's words for a missing part of itself, or for a device that is not there.
             raise ModelUnavailableError(f"The model {name} cannot run here: {type(error).__name__}.") from error
 
-    def _open_twin(self, upscaler: AnyUpscaler) -> AnyUpscaler:
+    def _open_twin(self, upscaler: Upscaler) -> Upscaler:
         twin = self._open_on(upscaler.card.name, CPU)
         if twin.card.sha256 != upscaler.card.sha256:
             raise ModelReplacedError(

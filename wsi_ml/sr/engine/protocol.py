@@ -24,6 +24,7 @@ from typing import Any
 from wsi_ml import errors
 from wsi_ml.errors import BadRequestError, EngineUnavailableError, OcularError, QueueFullError
 from wsi_ml.slides.codec import MEDIA_TYPES
+from wsi_ml.slides.library import RUN_FOLDER
 from wsi_ml.sr.synthesis import TileKey
 
 LENGTHS = struct.Struct("<II")
@@ -31,7 +32,6 @@ HEADER_LIMIT = 64 << 10
 BODY_LIMIT = 64 << 20
 SOCKET_FILE = "engine.sock"
 LOCK_FILE = "engine.lock"
-RUN_FOLDER = "run"
 SOCKET_PATH_LIMIT = 100
 """Longest socket path in bytes: the kernel's field has 108 on Linux and 104 elsewhere, the closing zero included."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ml.errors import DeadlineError, EngineUnavailableError, OcularError
+from wsi_ml.slides.library import CACHE_FOLDER
 from wsi_ml.slides.tile_cache import TileCache
 from wsi_ml.sr.engine.maker import Outcome, TileMaker
 from wsi_ml.sr.engine.models import Models, OpenUpscaler
@@ -23,7 +24,6 @@ from wsi_ml.sr.synthesis import MadeTile, TileKey, provenance
 
 log = logging.getLogger("ocular.engine")
 
-CACHE_FOLDER = "cache"
 LONGEST_DEADLINE_S = 600.0
 WATCH_S = 1.0
 HUNG_EXIT = 70
