@@ -329,8 +329,11 @@ def test_a_second_engine_stands_by_and_takes_over(start_engine: Start) -> None:
         second.stop()
 
 
-def test_the_engine_ends_when_its_parent_is_killed(start_engine: Start, slide_library) -> None:
+@pytest.mark.parametrize("standing_by", [False, True])
+def test_the_engine_ends_when_its_parent_is_killed(start_engine: Start, slide_library, standing_by: bool) -> None:
     library, _ = slide_library
+    if standing_by:
+        start_engine()
     script = (
         "import sys, time; from wsi_ml.sr.engine import *\n"
         "supervisor = EngineSupervisor(sys.argv[1], EngineOptions(upscalers='tests.sr.fakes', warm=False))\n"

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TextIO
 
@@ -48,44 +47,55 @@ def configure_logs(form: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def wait_for_lock(library_root: Path) -> TextIO:
-    """Hold the library's engine lock; while another engine holds it, stand by and take over when that one ends."""
+def watch_parent() -> threading.Event:
+    """An event set when standard input ends: the parent holds its other end, so even a killed parent is noticed."""
+    gone = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        gone.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return gone
+
+
+def wait_for_lock(library_root: Path, parent_gone: threading.Event) -> TextIO | None:
+    """Hold the library's engine lock; while another engine holds it, stand by and take over when that one ends.
+
+    None when the parent is gone first.
+    """
     folder = library_root / RUN_FOLDER
     folder.mkdir(mode=0o750, exist_ok=True)
     file = (folder / LOCK_FILE).open("w")
     told = False
-    while True:
+    while not parent_gone.is_set():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not told:
                 log.info("another engine serves this library; standing by")
                 told = True
-            time.sleep(STANDBY_S)
+            parent_gone.wait(STANDBY_S)
         else:
             return file
+    file.close()
+    return None
 
 
-def end_with_parent(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
-    """Stop the engine when standard input ends: the parent holds its other end, so this sees even a killed parent."""
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(engine.stop)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-async def serve(library_root: Path, options: EngineOptions, stop_on_eof: bool) -> None:
-    """Run one engine until it is told to stop."""
+async def serve(library_root: Path, options: EngineOptions, parent_gone: threading.Event) -> None:
+    """Run one engine until it is told to stop or its parent is gone."""
     upscalers = importlib.import_module(options.upscalers)
     networks = [card.name for card in upscalers.available_upscalers() if card.kind == "sr"]
     engine = Engine(library_root, options, upscalers.open_upscaler, networks[:1] if options.warm else [])
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, engine.stop)
-    if stop_on_eof:
-        end_with_parent(loop, engine)
+
+    def stop_with_parent() -> None:
+        parent_gone.wait()
+        loop.call_soon_threadsafe(engine.stop)
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     await engine.run(lambda: log.info("engine listens"))
 
 
@@ -101,9 +111,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.nice(options.nice)
     library_root = parsed.library.resolve()
     try:
-        lock = wait_for_lock(library_root)
-        with lock:
-            asyncio.run(serve(library_root, options, parsed.stop_on_eof))
+        parent_gone = watch_parent() if parsed.stop_on_eof else threading.Event()
+        lock = wait_for_lock(library_root, parent_gone)
+        if lock is not None:
+            with lock:
+                asyncio.run(serve(library_root, options, parent_gone))
     except OcularError as error:
         log.critical("%s", error)
         return 1
