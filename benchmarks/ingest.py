@@ -93,7 +93,7 @@ def run_vips(source: Path, folder: Path, quality: str) -> Run:
 
 PEERS = {
     "Ocular": (run_ours, "dct"),
-    "Ocular, every pixel by OpenSlide": (run_ours, "box2"),
+    "Ocular without DCT scaling": (run_ours, "box2"),
     f"libvips Q {STORE_QUALITY} (4:4:4)": (run_vips, str(STORE_QUALITY)),
     "libvips Q 89 (4:2:0)": (run_vips, "89"),
 }

@@ -15,6 +15,7 @@ from wsi_ml.slides.jpeg_scan import JpegFile, JpegPixels
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.plan import make_plan
 from wsi_ml.slides.scan import Scan, ScanPixels, background_of, bounds_of, flatten
+from wsi_ml.slides.tiff_header import TiffHeader
 
 
 def whole(pixels) -> np.ndarray:
@@ -240,3 +241,13 @@ def test_damage_on_the_ordinary_way_is_named(tmp_path, monkeypatch):
         monkeypatch.setattr(scan.slide, "read_region", fail)
         with pytest.raises(IngestError, match="pixels of level 0 near x 7, y 9 cannot be decoded"):
             scan.read(0, Region(7, 9, 20, 20))
+
+
+def test_missing_tiles_are_left_to_openslide(tmp_path):
+    path = write_svs(tmp_path / "a.svs", picture(600, 500))
+    with path.open("r+b") as raw:
+        with TiffHeader(path) as tiff:
+            _, _, lengths_at = next(tiff.directories()).fields[325]
+        raw.seek(lengths_at)
+        raw.write(bytes(2))
+    assert fast(path) is None
