@@ -197,7 +197,7 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
             **last,
         )
         coming = pool.submit(sampler.batch, start * here.world + here.rank)
-        clock = time.perf_counter()
+        clock, logged = time.perf_counter(), start
         for step in range(start, config.steps):
             stored, base = coming.result()
             coming = pool.submit(sampler.batch, (step + 1) * here.world + here.rank)
@@ -219,8 +219,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
             stopping = loop.any_rank(bool(stop), here, device)
             ended = done == config.steps or stopping
             if done % config.log_every == 0 or ended:
-                speed = config.log_every / (time.perf_counter() - clock)
-                clock = time.perf_counter()
+                speed = (done - logged) / (time.perf_counter() - clock)
+                clock, logged = time.perf_counter(), done
                 last |= {"loss": float(loss.detach()), "rate": rate, "steps_per_s": round(speed, 2)}
                 journal.add(done, **{name: last[name] for name in ("loss", "rate", "steps_per_s")})
             if here.first and (done % config.validate_every == 0 or done == config.steps):
