@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import random
 import re
 import uuid
 
@@ -130,6 +131,8 @@ FINE = feature([SQUARE])
         (feature([[[0, 0], [True, 4], [9, 9], [0, 0]]]), ["ring 0, point 1"]),
         (feature([[[0, 0], [1], [9, 9], [0, 0]]]), ["ring 0, point 1"]),
         (feature([[0, 0, 1, 1, 0, 0]]), ["ring 0, point 0"]),
+        (feature([[[0, 0], [1, 0], [1, -1e308], [0, 0]]]), ["ring 0, point 2", "(1, -1e+308)", "on no slide"]),
+        (feature([SQUARE], ["Polygon"]), ["not a Polygon or MultiPolygon"]),
         (feature({"a": 1}), ["list of at least one ring"]),
         (feature([], "MultiPolygon"), ["at least one polygon"]),
         (feature([SQUARE], "Circle"), ["“Circle”"]),
@@ -146,6 +149,45 @@ def test_each_fault_is_named_with_feature_ring_and_coordinate(bad, words):
     sentence = refused(collection(FINE, FINE, bad))
     assert sentence.startswith("Feature 2 (counted from 0)")
     assert [word for word in words if word not in sentence] == []
+
+
+def test_damaged_files_are_refused_or_read_and_never_anything_else():
+    good = collection(
+        feature([SQUARE, HOLE], id=UUID, properties={"classification": {"name": 'a"b', "color": [1, 2, 3]}}),
+        feature([[SQUARE], [square(40, 40, 5)]], "MultiPolygon", properties={"measurements": {"x": "NaN"}}),
+    )
+    tokens = [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b'"',
+        b"\\",
+        b"null",
+        b"NaN",
+        b"1e308",
+        b"9" * 30,
+        b"\xff",
+        b'"type":',
+        b"[]",
+    ]
+    rng = random.Random(4)
+    answers = set()
+    for _ in range(1500):
+        text = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(text))
+            text[at : at + rng.randint(0, 30)] = rng.choice(tokens)
+        for repair in (False, True):
+            try:
+                found, _ = read(bytes(text), repair)
+            except AnnotationFileError:
+                answers.add("refused")
+            else:
+                answers.add("read")
+                assert all(each.geometry.is_valid and each.geometry.area > 0 for each in found)
+    assert answers == {"refused", "read"}
 
 
 def test_an_id_used_twice_is_refused():

@@ -23,7 +23,7 @@ BACKGROUND, STROMA, GLAND, LUMEN, ADIPOSE = range(5)
 TISSUES = ("Background", "Stroma", "Gland", "Lumen", "Adipose")
 EPITHELIAL, STROMAL, LYMPHOCYTE = range(3)
 NUCLEI = ("Epithelial nucleus", "Stromal nucleus", "Lymphocyte")
-CORNERS = 32
+CORNERS = 24
 """Corners of a nucleus's outline."""
 GLAND_SPACING = 455.0
 FAT_CELL = 250.0

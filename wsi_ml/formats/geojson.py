@@ -24,7 +24,7 @@ from wsi_ml.formats.rings import Place, Repairer, check_valid, polygon_of
 FORMAT = "GeoJSON (QuPath)"
 BYTE_LIMIT = 256 << 20
 WRITE_BATCH = 1024
-_NOT_POLYGONS = {"Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection"}
+_NOT_POLYGONS = ("Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection")
 _FEATURE_KEYS = {"type", "id", "geometry", "properties", "bbox"}
 _GEOMETRY_KEYS = {"type", "coordinates", "bbox"}
 

@@ -148,7 +148,7 @@ def _uuid_of(id_: Any, place: Place, report: LossReport) -> str:
     """The feature's UUID, or a new one: QuPath keeps an id only when it is a UUID."""
     if isinstance(id_, str) and _UUID.fullmatch(id_):
         return id_.lower()
-    if id_ is not None and id_ not in OLD_TYPES:
+    if id_ is not None and id_ not in tuple(OLD_TYPES):
         report.lose("id that is not a UUID (a new one was given)", place.feature)
     return str(uuid.uuid4())
 

@@ -16,6 +16,8 @@ from wsi_ml.geometry import Size
 
 OUTSIDE_TOLERANCE = 2.0
 """Base-plane pixels (half a micrometre) an outline may stand over the slide's edge: programs differ in rounding."""
+COORDINATE_LIMIT = 1e8
+"""Pixels; geometry on far larger numbers overflows, and no slide is near as large."""
 CROSSING_LIMIT = 5_000
 """Crossings in one feature that repair takes on; its cost grows with their square."""
 _REASON_WORDS = {
@@ -104,7 +106,11 @@ def _points_of(ring: list[Any], place: Place) -> np.ndarray:
             if type(point) is not list or len(point) not in (2, 3) or not set(map(type, point)) <= {int, float}:
                 found = str(point)[:60]
                 raise AnnotationFileError(f"{place}, point {number}: {found} is not a point. Write [x, y] in numbers.")
-    return np.array([point[:2] for point in ring], np.float64).reshape(-1, 2)
+    points = np.array([point[:2] for point in ring], np.float64).reshape(-1, 2)
+    if np.abs(points).max(initial=0) > COORDINATE_LIMIT:
+        number = int(np.abs(points).max(axis=1).argmax())
+        raise AnnotationFileError(f"{place}, point {number}: {_words(points[number])} lies on no slide. Correct it.")
+    return points
 
 
 def check_valid(geometry: shapely.Geometry, place: Place, repairer: Repairer) -> shapely.Geometry | None:
