@@ -145,6 +145,12 @@ def test_a_profile_is_applied_and_its_intent_recorded(tmp_path):
         assert np.abs(inside.astype(int) - (90, 60, 200)).max() <= 4
 
 
+def test_a_profile_that_changes_nothing_is_srgb(shared_data):
+    with Scan(shared_data / "wsi-small" / "TCGA-CR-7395-01A-01-TS1.svs") as scan:
+        assert scan.colour().word == "srgb"
+        assert scan.facts().mpp is None
+
+
 def test_other_profiles():
     plain = np.full((2, 2, 3), (200, 60, 90), np.uint8)
     for profile, word in ((None, "none"), (b"no profile", "unreadable: not applied")):

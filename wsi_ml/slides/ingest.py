@@ -23,12 +23,12 @@ from wsi_ml.slides.card import CARD_FILE, INDEX_FILE, PYRAMID_FILE, Card, Source
 from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING
 from wsi_ml.slides.library import STAGING_FOLDER, Library, utc_now
 from wsi_ml.slides.plan import STORED_MPP, check_mpp
-from wsi_ml.slides.pyramid import read_index
+from wsi_ml.slides.pyramid import Pyramid, read_index
 from wsi_ml.slides.sandbox import DISK_FULL, DISK_FULL_ERRNO, Child, Limits, Message
 from wsi_ml.slides.source_files import SourceFiles, check_file, source_files
 from wsi_ml.slides.staging import held, sweep
 from wsi_ml.slides.tiff_header import shown_name
-from wsi_ml.slides.verify import SUMS_FILE, file_sha256, sums_of, version_of
+from wsi_ml.slides.verify import SUMS_FILE, check_tiles, file_sha256, sums_of, version_of
 
 CONVERTER = "wsi_ml.slides.convert:convert"
 REVISION = 1
@@ -156,6 +156,8 @@ class _Ingestion:
         card = self._card(folder, files, sha256, known, made)
         _write(folder / CARD_FILE, json.dumps(card.to_json(), indent=1).encode())
         _write(folder / SUMS_FILE, sums_of(folder, {PYRAMID_FILE: card.pyramid_sha256}).encode())
+        if faults := check_tiles(Pyramid(folder), card.version):
+            raise IngestError(f"The slide was not ingested: what was written is not what was meant. {faults[0]}")
         self.progress(Progress("publish", 0, 1, 0.0, ""))
         slide_id = self.library.add(folder, card, name, slide_id)
         return self._result(slide_id, card.version, created=True)

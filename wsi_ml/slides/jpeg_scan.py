@@ -1,9 +1,9 @@
 """Fast path: the JPEG tiles of a TIFF scan, decoded without OpenSlide, at half size by scaling inside the DCT.
 
 A tile is read with pread and, where the scan is halved, decoded to half its side without ever being whole. That skips
-most of the inverse transform and all of OpenSlide's painting, its largest cost. Half-size decoding is close to but not the
-same as, the 2 × 2 mean; the card says `box2+dct`. Whatever is unusual in a file sends it down the ordinary path, and
-sample tiles are compared with OpenSlide's own pixels first, so a wrong colour interpretation cannot pass.
+most of the inverse transform and all of OpenSlide's painting, its largest cost. Half-size decoding is close to, but
+not the same as, the 2 × 2 mean; the card says `box2+dct`. Whatever is unusual in a file sends it down the ordinary way,
+and sample tiles are compared with OpenSlide's own pixels first, so a wrong colour interpretation cannot pass.
 """
 
 from __future__ import annotations
