@@ -350,7 +350,7 @@ def children() -> list[int]:
 
 @pytest.mark.parametrize(
     ("phase", "percent"),
-    [("hash", 0), ("convert", 0), ("convert", 50), ("convert", 100), ("verify", 0), ("publish", 0)],
+    [("hash", 0), ("convert", 50), ("verify", 0), ("publish", 0)],
 )
 def test_an_ingestion_killed_anywhere_leaves_nothing_that_stays(slide, root, phase, percent):
     path = os.pathsep.join(entry for entry in sys.path if entry)
