@@ -16,3 +16,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets (../shared/data) are not on this machine")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests go last: while Playwright's synchronous interface is open, its event loop occupies the main thread."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

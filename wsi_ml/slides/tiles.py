@@ -25,6 +25,8 @@ from wsi_ml.slides.pyramid import Pyramid
 STORED, AUTO = "stored", "auto"
 PIN_DIGITS = 12
 MADE_CACHE_BYTES = 64 << 20
+DERIVED_QUALITY = 98
+"""JPEG quality of cropped and halved tiles, without chroma subsampling: few tiles, and the pass must not be seen."""
 REFRESH_SECONDS = 0.5
 
 
@@ -137,15 +139,15 @@ class VersionTiles:
     def make(self, plan: DerivedTile) -> bytes:
         """Bytes of a cropped, halved or re-encoded tile, from memory where they were made before.
 
-        A crop is encoded with the store's own quantisation, so its pixels stay those of the stored tile within the
-        rounding of one JPEG pass. Raises DamagedError.
+        A crop is a second JPEG pass, so it is encoded finely: its pixels stay within 3 grey levels of the stored ones.
+        Raises DamagedError.
         """
         with self._made_lock:
             data = self._made.get(plan)
         if data is None:
             pixels = self._stored_pixels(plan.level, plan.t_col, plan.t_row)
             if plan.extension == "jpg":
-                data = encode_jpeg(pixels, self.card.jpeg_quality, self.card.jpeg_subsampling)
+                data = encode_jpeg(pixels, DERIVED_QUALITY, "444")
             else:
                 data = encode(pixels, plan.extension)
             with self._made_lock:
