@@ -6,7 +6,6 @@ Run: python -m benchmarks.sr_herd
 from __future__ import annotations
 
 import asyncio
-import time
 
 from benchmarks.common import table, write_result
 from benchmarks.sr_load import Served, fetch_all, percentile, served_slide
@@ -18,9 +17,7 @@ ROUNDS = 15
 def ask(served: Served, address: tuple[int, int], clients: int) -> tuple[float, int, int]:
     """Seconds until every client has its tile, computations the engine counted, different bodies."""
     before = served.engine.stats()["computed"]
-    began = time.perf_counter()
-    answers = asyncio.run(fetch_all(served.url, [served.sr_path(*address)] * clients, clients))
-    seconds = time.perf_counter() - began
+    answers, seconds = asyncio.run(fetch_all(served.url, [served.sr_path(*address)] * clients, clients))
     return seconds, served.engine.stats()["computed"] - before, len({answer.body for answer in answers})
 
 

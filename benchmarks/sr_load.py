@@ -99,13 +99,17 @@ class Connection:
         self._host = urlsplit(url).netloc
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def get(self, path: str) -> Answer:
-        """GET one path."""
-        began = time.perf_counter()
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect, if not yet done."""
         if self._streams is None:
             host, _, port = self._host.partition(":")
             self._streams = await asyncio.open_connection(host, int(port))
-        reader, writer = self._streams
+        return self._streams
+
+    async def get(self, path: str) -> Answer:
+        """GET one path."""
+        began = time.perf_counter()
+        reader, writer = await self.open()
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
@@ -119,22 +123,30 @@ class Connection:
             self._streams[1].close()
 
 
-async def fetch_all(url: str, paths: list[str], connections: int = BROWSER_CONNECTIONS) -> list[Answer]:
-    """Fetch paths in order over several connections, as a browser does; raises SystemExit for any answer but 200."""
+async def fetch_all(url: str, paths: list[str], connections: int = BROWSER_CONNECTIONS) -> tuple[list[Answer], float]:
+    """Fetch paths in order over several open connections, as a browser does; answers, and seconds until the last.
+
+    Raises SystemExit for any answer but 200.
+    """
     left = iter(paths)
     answers: list[Answer] = []
 
-    async def walk() -> None:
-        connection = Connection(url)
+    async def walk(connection: Connection) -> None:
         for path in left:
             answers.append(await connection.get(path))
-        connection.close()
 
-    await asyncio.gather(*(walk() for _ in range(min(connections, len(paths)))))
+    opened = [Connection(url) for _ in range(min(connections, len(paths)))]
+    for connection in opened:
+        await connection.open()
+    began = time.perf_counter()
+    await asyncio.gather(*(walk(connection) for connection in opened))
+    seconds = time.perf_counter() - began
+    for connection in opened:
+        connection.close()
     bad = [answer for answer in answers if answer.status != 200]
     if bad:
         raise SystemExit(f"{len(bad)} of {len(paths)} answers were errors, the first {bad[0].status}: {bad[0].body!r}")
-    return answers
+    return answers, seconds
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -80,6 +80,54 @@ def test_a_hundred_clients_of_one_tile_cost_one_computation(start_engine: Start)
     assert (stats["computed"], stats["joined"]) == (1, 99)
 
 
+def test_callers_of_one_process_share_a_request_and_its_cancelling(start_engine: Start) -> None:
+    bench = start_engine()
+
+    async def ask() -> list:
+        client = EngineClient(bench.socket)
+        busy = asyncio.ensure_future(client.tile(bench.key(0, "slow300")))
+        while (await client.stats())["running"] == 0:
+            await asyncio.sleep(0.01)
+        wanted = [asyncio.ensure_future(client.tile(bench.key(1, "slow100"))) for _ in range(50)]
+        unwanted = [asyncio.ensure_future(client.tile(bench.key(2, "slow100"))) for _ in range(50)]
+        impatient = asyncio.ensure_future(client.tile(bench.key(1, "slow100"), 0.05))
+        while (await client.stats())["queued"] < 2:
+            await asyncio.sleep(0.01)
+        for task in wanted[:20] + unwanted:
+            task.cancel()
+        answers = await asyncio.gather(*wanted, return_exceptions=True)
+        assert [type(each) for each in await asyncio.gather(impatient, return_exceptions=True)] == [DeadlineError]
+        await busy
+        # Nobody waits for it any more, so a new caller asks anew.
+        again = await client.tile(bench.key(2))
+        await client.close()
+        return [*answers, again]
+
+    *answers, again = asyncio.run(ask())
+    assert all(isinstance(each, asyncio.CancelledError) for each in answers[:20])
+    assert {each.data for each in answers[20:]} == {expected(bench, bench.key(1))}
+    assert again.data == expected(bench, bench.key(2))
+    stats = bench.client.stats()
+    assert (stats["asked"], stats["computed"], stats["dropped"]) == (4, 3, 1)
+
+
+def test_a_caller_outlives_the_nearer_deadline_of_one_before(start_engine: Start) -> None:
+    bench = start_engine()
+
+    async def ask() -> list:
+        client = EngineClient(bench.socket)
+        near = asyncio.ensure_future(client.tile(bench.key(0, "slow400"), 0.15))
+        await asyncio.sleep(0.05)
+        far = asyncio.ensure_future(client.tile(bench.key(0, "slow400")))
+        answers = await asyncio.gather(near, far, return_exceptions=True)
+        await client.close()
+        return answers
+
+    near, far = asyncio.run(ask())
+    assert isinstance(near, DeadlineError)
+    assert far.data == expected(bench, bench.key(0))
+
+
 def test_threads_share_one_blocking_client(start_engine: Start) -> None:
     bench = start_engine()
     with ThreadPoolExecutor(8) as threads:
@@ -199,7 +247,7 @@ def test_killed_engine_is_replaced_and_clients_get_the_same_bytes(start_engine: 
     bench = start_engine()
     with ThreadPoolExecutor(20) as threads:
         answers = [threads.submit(bench.client.tile, bench.key(number % 4, "slow400")) for number in range(20)]
-        before = bench.wait_until(lambda stats: stats["running"] == 1 and stats["waiting"] == 20)
+        before = bench.wait_until(lambda stats: stats["running"] == 1 and stats["waiting"] == 4)
         os.kill(before["pid"], signal.SIGKILL)
         data = [answer.result().data for answer in answers]
     assert data == [expected(bench, bench.key(number % 4)) for number in range(20)]

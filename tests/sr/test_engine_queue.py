@@ -52,6 +52,16 @@ def test_asking_again_brings_a_queued_tile_to_the_front() -> None:
     assert (queue.asked, queue.joined) == (4, 1)
 
 
+def test_bringing_forward_moves_queued_tiles_only() -> None:
+    queue: TileQueue[str] = TileQueue(8)
+    for number in range(4):
+        queue.ask(key(number), "a")
+    assert columns(queue) == [3]
+    for number in (1, 3, 7):
+        queue.bring_forward(key(number))
+    assert [columns(queue)[0] for _ in range(3)] == [1, 2, 0]
+
+
 def test_waiters_join_a_queued_and_a_running_job_and_are_handed_over_once() -> None:
     queue: TileQueue[str] = TileQueue(8)
     queue.ask(key(0), "a")

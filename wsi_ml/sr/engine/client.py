@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ Result = TypeVar("Result")
 Answer = tuple[dict[str, Any], bytes]
 
 DEADLINE_S = 30.0
+LATE = "The tile was not made in time; the super-resolution engine is busy."
 PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 """Waits between attempts to reach an engine that is being restarted; the last one repeats."""
 MOST_SENDS = 3
@@ -49,10 +51,10 @@ class Link:
             async with asyncio.timeout(left_s):
                 return await future
         except TimeoutError as error:
-            self._cancel(request_id)
-            raise DeadlineError("The tile was not made in time; the super-resolution engine is busy.") from error
+            self.tell({"op": "cancel", "id": request_id})
+            raise DeadlineError(LATE) from error
         except asyncio.CancelledError:
-            self._cancel(request_id)
+            self.tell({"op": "cancel", "id": request_id})
             raise
         finally:
             del self._pending[request_id]
@@ -64,9 +66,10 @@ class Link:
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
 
-    def _cancel(self, request_id: int) -> None:
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message that has no answer, if the connection stands."""
         if not self.is_lost:
-            self._writer.write(frame({"op": "cancel", "id": request_id}))
+            self._writer.write(frame(message))
 
     async def _read(self) -> None:
         """Hand answers to those who wait until the connection ends; then tell them all."""
@@ -85,14 +88,24 @@ class Link:
                     future.set_exception(EngineUnavailableError("The super-resolution engine was lost."))
 
 
+@dataclass(eq=False)
+class SharedRequest:
+    """One request to the engine that several callers of this process wait for."""
+
+    task: asyncio.Task[MadeTile]
+    callers: int = 0
+
+
 class EngineClient:
     """Asks the engine from one event loop, over one connection that is made when first needed and again when lost.
 
-    Cancelling the task that awaits `tile` cancels the request in the engine.
+    Callers that want the same tile share one request, so its bytes cross the socket once; when the last of them is
+    cancelled, the request is cancelled in the engine.
     """
 
     def __init__(self, socket_path: Path):
         self._path = Path(socket_path)
+        self._shared: dict[TileKey, SharedRequest] = {}
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
 
@@ -102,6 +115,39 @@ class EngineClient:
         Raises the named error that the engine answers (QueueFullError, ModelUnavailableError …), DeadlineError when it
         is too busy, and EngineUnavailableError when it cannot be reached within the deadline or dies of this tile.
         """
+        ends = time.monotonic() + deadline_s
+        while True:
+            shared = self._join(key, ends - time.monotonic())
+            try:
+                async with asyncio.timeout(ends - time.monotonic()):
+                    return await asyncio.shield(shared.task)
+            except TimeoutError as error:
+                raise DeadlineError(LATE) from error
+            except DeadlineError:
+                # It may have been the nearer deadline of a caller who came before.
+                if time.monotonic() + PAUSES_S[0] >= ends:
+                    raise
+            finally:
+                self._leave(key, shared)
+
+    def _join(self, key: TileKey, deadline_s: float) -> SharedRequest:
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = SharedRequest(asyncio.ensure_future(self._tile(key, deadline_s)))
+        elif self._link is not None:
+            # Somebody looks at it now: it goes to the front of the queue as a new request would.
+            self._link.tell({"op": "again", **key_fields(key)})
+        shared.callers += 1
+        return shared
+
+    def _leave(self, key: TileKey, shared: SharedRequest) -> None:
+        shared.callers -= 1
+        if not shared.callers:
+            if self._shared.get(key) is shared:
+                del self._shared[key]
+            shared.task.cancel()
+
+    async def _tile(self, key: TileKey, deadline_s: float) -> MadeTile:
         header, data = await self._ask({"op": "tile", **key_fields(key)}, deadline_s)
         return MadeTile(data, header["source"], header["fallback"])
 

@@ -3,7 +3,8 @@
 A frame is two u32 (little-endian: header length, body length), a JSON header and a body. One connection carries any
 number of requests at a time; `id` is chosen by the client and ties answer to request.
 
-    client → engine   {"id", "op": "tile", "deadline_s", …TileKey}   {"op": "cancel", "id"}   {"id", "op": "stats"}
+    client → engine   {"op": "tile", "id", "deadline_s", …TileKey}   {"op": "again", …TileKey}
+                      {"op": "cancel", "id"}                         {"op": "stats", "id"}
     engine → client   {"id", "source", "fallback"} + tile bytes      {"id", "stats"}          {"id", "error", "message"}
 
 A closed connection cancels its requests. Requests name tiles and models, never files.

@@ -55,7 +55,7 @@ class TileQueue(Generic[WaiterT]):
         self._running: dict[TileKey, Job[WaiterT]] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._burst = 0
+        self._burst = self._ranked = 0
         self._burst_began = -math.inf
 
     def ask(self, key: TileKey, waiter: WaiterT) -> None:
@@ -83,6 +83,13 @@ class TileQueue(Generic[WaiterT]):
             job.rank = self._next_rank()
             job.waiters.add(waiter)
             self._changed.notify()
+
+    def bring_forward(self, key: TileKey) -> None:
+        """Rank a queued tile as if it were asked for now; nothing for any other."""
+        with self._changed:
+            job = self._queued.get(key)
+            if job is not None:
+                job.rank = self._next_rank()
 
     def leave(self, key: TileKey, waiter: WaiterT) -> None:
         """`waiter` no longer waits; a queued job that nobody waits for is dropped."""
@@ -179,7 +186,8 @@ class TileQueue(Generic[WaiterT]):
         if now - self._burst_began >= self._burst_s:
             self._burst += 1
             self._burst_began = now
-        return (-self._burst, self.asked)
+        self._ranked += 1
+        return (-self._burst, self._ranked)
 
     def _retry_after_s(self) -> int:
         low, high = RETRY_AFTER_S

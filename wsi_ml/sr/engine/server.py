@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from wsi_ml.errors import DeadlineError, EngineUnavailableError, OcularError
+from wsi_ml.errors import BadRequestError, DeadlineError, EngineUnavailableError, OcularError
 from wsi_ml.slides.library import CACHE_FOLDER
 from wsi_ml.slides.tile_cache import TileCache
 from wsi_ml.sr.engine.maker import Outcome, TileMaker
@@ -152,11 +152,14 @@ class Engine:
             connection.close()
 
     def _handle(self, connection: Connection, header: dict[str, Any]) -> None:
-        request_id, operation = header.get("id"), header.get("op")
+        request_id, operation = header.get("id", 0), header.get("op")
         if type(request_id) is not int:
             raise EngineUnavailableError("A request without a number cannot be answered.")
         if operation == "tile":
             self._handle_tile(connection, request_id, header)
+        elif operation == "again":
+            with contextlib.suppress(BadRequestError):
+                self.queue.bring_forward(parse_key(header))
         elif operation == "cancel" and request_id in connection.waiters:
             self._forget(connection.waiters[request_id])
         elif operation == "stats":
