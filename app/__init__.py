@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.state import EXTENSION, State, current_state
 from app.synthesis import Synthesis
 from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
 from wsi_ml.sr.upscaler import UpscalerCard, available_upscalers, bicubic_card
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = State(
         settings=settings,
         library=library,
+        layers=LayerStore(library.root),
         versions=OpenVersions(library, upscalers),
         synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),

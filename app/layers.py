@@ -9,12 +9,10 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from app.state import current_state
+from app.state import State, current_state
 from wsi_ml.errors import BadRequestError
 from wsi_ml.formats.geojson import write_features
 from wsi_ml.layers.layer import BaseBox, Layer
-from wsi_ml.layers.store import LayerStore
-from wsi_ml.slides.library import Library
 
 bp = Blueprint("layers", __name__)
 
@@ -29,25 +27,25 @@ _PARAMETERS = {"bbox", "limit", "class", "min_score"}
 @bp.get("/api/slides/<slide_id>/layers")
 def layers(slide_id: str) -> Response:
     """Layers of the slide's current version."""
-    library = _library()
-    card = library.card(slide_id)
-    return jsonify({"layers": _store(library).layers_json(slide_id, card)})
+    state = current_state()
+    card = state.library.card(slide_id)
+    return jsonify({"layers": state.layers.layers_json(slide_id, card)})
 
 
 @bp.get("/api/slides/<slide_id>/layers/<layer_id>")
 def layer(slide_id: str, layer_id: str) -> Response:
     """One layer with its classes and provenance."""
-    library = _library()
-    found = _layer(library, slide_id, layer_id)
-    return jsonify(found.to_json(library.card(slide_id, found.version).base_mpp))
+    state = current_state()
+    found = _layer(state, slide_id, layer_id)
+    return jsonify(found.to_json(state.library.card(slide_id, found.version).base_mpp))
 
 
 @bp.get("/api/slides/<slide_id>/layers/<layer_id>/features")
 def features(slide_id: str, layer_id: str) -> Response:
     """Features whose bounds meet `bbox`, largest first, as a FeatureCollection with `total` and `truncated`."""
     query = _parse_query()
-    library = _library()
-    found = _layer(library, slide_id, layer_id)
+    state = current_state()
+    found = _layer(state, slide_id, layer_id)
     packed = request.accept_encodings.quality("gzip") > 0
     response = Response(mimetype="application/geo+json")
     etag = hashlib.sha256(repr((layer_id, sorted(query.items()), packed)).encode()).hexdigest()[:32]
@@ -57,7 +55,7 @@ def features(slide_id: str, layer_id: str) -> Response:
     if etag in request.if_none_match:
         response.status_code = 304
         return response
-    page = _store(library).features(layer_id, **query)
+    page = state.layers.features(layer_id, **query)
     body = b"".join(write_features(page.features, found.colors, total=page.total, truncated=page.truncated))
     if packed and len(body) >= GZIP_BYTES:
         body = gzip.compress(body, 1, mtime=0)
@@ -104,14 +102,6 @@ def _parse_score(text: str) -> float:
     return float(text)
 
 
-def _library() -> Library:
-    return current_state().library
-
-
-def _store(library: Library) -> LayerStore:
-    return LayerStore(library.root)
-
-
-def _layer(library: Library, slide_id: str, layer_id: str) -> Layer:
-    library.slide(slide_id)
-    return _store(library).layer_of(slide_id, layer_id)
+def _layer(state: State, slide_id: str, layer_id: str) -> Layer:
+    state.library.slide(slide_id)
+    return state.layers.layer_of(slide_id, layer_id)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from wsi_ml.slides.ingest import Progress
 
-WORDS = {"hash": "reading", "convert": "converting", "verify": "verifying"}
+WORDS = {"draw": "drawing", "hash": "reading", "convert": "converting", "verify": "verifying"}
 """Phases that take long enough for a bar; the others pass in a blink."""
 
 

@@ -9,7 +9,6 @@ from flask import Blueprint, Response, jsonify, request
 from app.state import State, current_state
 from app.tiles import FOR_EVER
 from wsi_ml.errors import BadRequestError, NotFoundError
-from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import THUMBNAIL_FILE, Card
 from wsi_ml.slides.library import Slide
 from wsi_ml.slides.tiles import Source
@@ -92,7 +91,7 @@ def slide_json(state: State, slide: Slide, version: str | None = None) -> dict[s
         "levels": [list(size) for size in card.levels],
         "sources": [source_json(slide, version, card, source) for source in tiles.sources.values()],
         "thumbnail": f"/api/slides/{slide.id}/{version}/thumbnail.jpg",
-        "layers": LayerStore(state.library.root).layers_json(slide.id, card),
+        "layers": state.layers.layers_json(slide.id, card),
         "facts": facts_json(card),
     }
 

@@ -9,6 +9,7 @@ from flask import current_app
 from app.metrics import Metrics
 from app.settings import Settings
 from app.synthesis import Synthesis
+from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
 
@@ -21,6 +22,7 @@ class State:
 
     settings: Settings
     library: Library
+    layers: LayerStore
     versions: OpenVersions
     synthesis: Synthesis
     metrics: Metrics

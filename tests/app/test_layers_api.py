@@ -29,7 +29,7 @@ def site(tmp_path_factory):
     path.write_bytes(collection(*squares))
     layer, _ = import_layer(root, slide_id, path)
     app = Flask("test")
-    app.extensions["ocular"] = SimpleNamespace(library=library)
+    app.extensions["ocular"] = SimpleNamespace(library=library, layers=LayerStore(library.root))
     app.register_blueprint(layers.bp)
     errors.register(app)
     yield app.test_client(), f"/api/slides/{slide_id}/layers", layer

@@ -1,6 +1,7 @@
 """Deep Zoom over HTTP: every served tile has the size its descriptor implies, everything else is a clear refusal."""
 
 import xml.etree.ElementTree as ElementTree
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -288,8 +289,9 @@ def test_parameters_and_other_methods_are_refused(client, slide):
     ),
 )
 def test_no_address_whatever_makes_a_server_error(client, slide, rest, prefix):
-    url = prefix.format(id=slide[0], version=slide[1]) + rest.replace("\r", "").replace("\n", "").replace("\t", "")
-    assert client.get(url.replace("?", "%3F").replace("#", "%23")).status_code < 500
+    # The test client itself takes two slashes at the start for a host name; the server's own test sends them.
+    url = prefix.format(id=slide[0], version=slide[1]) + quote(rest.lstrip("/\\"), safe="/:@+,;=%")
+    assert client.get(url).status_code < 500
 
 
 def test_unknown_slides_and_versions_are_told_apart_only_by_their_code(client, slide):
