@@ -6,6 +6,8 @@ import { mppText, sizeText } from "./format.js";
 
 /** @typedef {import("./api.js").Card} Card */
 
+const LOOK_AGAIN_MS = 10_000;
+
 /** @param {Card} card @returns {HTMLElement} */
 function slideItem(card) {
   const item = /** @type {DocumentFragment} */ (byId("card").content.cloneNode(true)).firstElementChild;
@@ -55,14 +57,25 @@ function say(words) {
   byId("message").hidden = words === "";
 }
 
+/** What the list shows now, to tell whether another look found anything new. */
+let shown = "";
+
+/** @param {Card[]} cards */
+function show(cards) {
+  const found = JSON.stringify(cards.map((card) => [card.id, card.version, card.name, card.state, card.layers.length]));
+  if (found === shown) return;
+  shown = found;
+  byId("slides").replaceChildren(...cards.map(slideItem));
+  say(cards.length ? "" : "The library is empty. Add a slide with: ocular ingest FILE");
+  if (cards.length) filter();
+}
+
 async function load() {
   byId("retry").hidden = true;
   say("Loading slides …");
+  shown = "";
   try {
-    const cards = await fetchSlides();
-    byId("slides").replaceChildren(...cards.map(slideItem));
-    say(cards.length ? "" : "The library is empty. Add a slide with: ocular ingest FILE");
-    if (cards.length) filter();
+    show(await fetchSlides());
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     say(`The slides cannot be listed. ${error.message}`);
@@ -70,6 +83,17 @@ async function load() {
   }
 }
 
+/** Slides arrive while the page is open: an ingestion that ends, the demo's drawn slide. */
+async function lookAgain() {
+  if (document.hidden || !byId("retry").hidden) return;
+  try {
+    show(await fetchSlides());
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+  }
+}
+
 byId("search").addEventListener("input", filter);
 byId("retry").addEventListener("click", load);
 await load();
+setInterval(lookAgain, LOOK_AGAIN_MS);

@@ -28,7 +28,7 @@ export function toShape(feature) {
     id: String(feature.id ?? properties.id ?? ""),
     className: String(properties.classification?.name ?? properties.class ?? "Unclassified"),
     name: String(properties.name ?? ""),
-    score: typeof properties.score === "number" ? properties.score : null,
+    score: typeof properties.measurements?.score === "number" ? properties.measurements.score : null,
     filled,
     rings,
     box: boxAround(rings.flat()),
