@@ -338,6 +338,16 @@ def test_flipped_cache_bytes_are_made_again(start_engine: Start) -> None:
     assert bench.client.stats()["cache"]["damaged"] >= 7
 
 
+def test_batches_on_an_accelerator_shrink_to_its_memory(start_engine: Start) -> None:
+    bench = start_engine(device="cuda", batch=8, gather_ms=200.0)
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda number: bench.client.tile(bench.key(number, "narrow")), range(16)))
+    assert [answer.data for answer in answers] == [expected(bench, bench.key(number)) for number in range(16)]
+    facts = bench.client.stats()["models"]["narrow"]
+    assert (facts["device"], facts["batch"], facts["full_batch"]) == ("cuda", 2, 8)
+    assert facts["out_of_memory"] >= 1
+
+
 def test_a_full_disk_serves_uncached(start_engine: Start) -> None:
     bench = start_engine(cache_bytes=0)
     assert [bench.client.tile(bench.key(2)).data for _ in range(2)] == [expected(bench, bench.key(2))] * 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sr.fakes import SHA256, FakeCard, FakeUpscaler
+from tests.sr.fakes import SHA256, FakeCard, FakeUpscaler, OutOfMemoryError
 from tests.versions import add_slide
 from wsi_ml.errors import ModelMemoryError, ModelOutputError, ModelReplacedError, ModelUnavailableError
 from wsi_ml.geometry import Size
@@ -19,10 +19,6 @@ from wsi_ml.sr import open_upscaler
 from wsi_ml.sr.engine.maker import TileMaker
 from wsi_ml.sr.engine.models import RECOVER_S, REOPEN_S, Models, Runner, is_out_of_memory
 from wsi_ml.sr.synthesis import DecodedTiles, TileKey, synthesise
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's is, which is a RuntimeError too."""
 
 
 class Clock:

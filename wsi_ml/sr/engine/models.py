@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsi_ml.errors import ModelMemoryError, ModelOutputError, ModelReplacedError, ModelUnavailableError
+from wsi_ml.geometry import ceil_div
 from wsi_ml.sr.upscaler import Upscaler
 
 log = logging.getLogger("ocular.engine")
@@ -108,7 +109,7 @@ class Runner:
             if on_twin or (tried == 1 and self.device.startswith(CPU)):
                 raise ModelMemoryError(f"There is no memory to run the model {self.upscaler.card.name} on one tile.")
             if tried > 1:
-                self._batch = min(self._batch, tried // 2)
+                self._batch = min(self._batch, ceil_div(tried, 2))
             else:
                 self._batch, self._use_twin = 1, True
         log.warning("out of memory: batch %d, on the CPU: %s", self._batch, self._use_twin)
