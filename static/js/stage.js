@@ -42,6 +42,8 @@ export class Stage extends EventTarget {
     this.grid = gridOf(card);
     this.storedTop = topLevel(card.stored);
     this.stored = /** @type {Source} */ (card.sources.find((each) => !each.synthesised));
+    /** Those that show something else than the stored one; `auto` may have nothing better. */
+    this.sources = card.sources.filter((each) => each === this.stored || topLevel(each) > this.storedTop);
     this.active = this.stored;
     /** @type {Source | null} shown below the active source until that one is complete */
     this.lingering = null;
@@ -123,7 +125,7 @@ export class Stage extends EventTarget {
 
   /** Choose what is shown past the stored magnification. @param {string} name of a source of the card */
   choose(name) {
-    const source = this.card.sources.find((each) => each.source === name) ?? this.stored;
+    const source = this.sources.find((each) => each.source === name) ?? this.stored;
     if (source === this.active) return;
     this.lingering = source === this.stored || this.active === this.stored ? null : this.active;
     this.active = source;

@@ -39,7 +39,7 @@ class Viewer {
     this.reading = new Reading(this.stage, this.overlay);
     this.notice = new TileNotice(this.stage);
     this.panel = new LayersPanel(this.overlay);
-    this.address = new Address(this.stage, this.overlay, defaultSource(this.card).source);
+    this.address = new Address(this.stage, this.overlay, defaultSource(this.stage.sources).source);
     if (NARROW.matches) this.toggleNavigator();
     listenToKeys((name, event) => this.run(name, event));
     for (const button of document.querySelectorAll("button[data-command]")) {
