@@ -69,7 +69,7 @@ def start_engine(slide_library: tuple[Library, str]) -> Iterator[Callable[..., B
         values = {"upscalers": "tests.sr.fakes", "warm": False, "makers": 1, "nice": 0, "burst_ms": 0.0} | options
         supervisor = EngineSupervisor(library.root, EngineOptions(**values))
         supervisor.start()
-        bench = Bench(library, version, supervisor, BlockingEngineClient(socket_path(library.root)))
+        bench = Bench(library, version, supervisor, BlockingEngineClient(socket_path(library.root), PATIENCE_S))
         started.append(bench)
         bench.client.stats(PATIENCE_S)
         return bench

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sr.conftest import Bench
+from tests.sr.conftest import PATIENCE_S, Bench
 from tests.sr.fakes import KILL_FILE, SHA256, FakeUpscaler
 from tests.versions import add_slide
 from wsi_ml.errors import (
@@ -67,7 +67,7 @@ def test_a_hundred_clients_of_one_tile_cost_one_computation(start_engine: Start)
     key = bench.key(0, "slow300")
 
     async def ask() -> list:
-        clients = [EngineClient(bench.socket) for _ in range(100)]
+        clients = [EngineClient(bench.socket, PATIENCE_S) for _ in range(100)]
         try:
             return await asyncio.gather(*(client.tile(key) for client in clients))
         finally:
@@ -84,7 +84,7 @@ def test_callers_of_one_process_share_a_request_and_its_cancelling(start_engine:
     bench = start_engine()
 
     async def ask() -> list:
-        client = EngineClient(bench.socket)
+        client = EngineClient(bench.socket, PATIENCE_S)
         busy = asyncio.ensure_future(client.tile(bench.key(0, "slow300")))
         while (await client.stats())["running"] == 0:
             await asyncio.sleep(0.01)
@@ -115,7 +115,7 @@ def test_a_caller_outlives_the_nearer_deadline_of_one_before(start_engine: Start
     bench = start_engine()
 
     async def ask() -> list:
-        client = EngineClient(bench.socket)
+        client = EngineClient(bench.socket, PATIENCE_S)
         near = asyncio.ensure_future(client.tile(bench.key(0, "slow400"), 0.15))
         await asyncio.sleep(0.05)
         far = asyncio.ensure_future(client.tile(bench.key(0, "slow400")))
@@ -141,7 +141,7 @@ def test_newest_first_and_abandoned_work_never_starts(start_engine: Start) -> No
     order: list[int] = []
 
     async def ask() -> None:
-        client = EngineClient(bench.socket)
+        client = EngineClient(bench.socket, PATIENCE_S)
 
         async def tile(number: int) -> None:
             await client.tile(bench.key(number, "slow100"))
@@ -168,7 +168,7 @@ def test_200_abandoned_requests(start_engine: Start) -> None:
     before = [len(list((process / name).iterdir())) for name in ("fd", "task")]
 
     async def ask_and_leave() -> None:
-        client = EngineClient(bench.socket)
+        client = EngineClient(bench.socket, PATIENCE_S)
         tasks = [asyncio.ensure_future(client.tile(bench.key(number, "slow100"))) for number in range(200)]
         while (await client.stats())["asked"] < 200:
             await asyncio.sleep(0.01)
@@ -192,7 +192,7 @@ def test_queue_full_says_when_to_come_back(start_engine: Start) -> None:
     bench = start_engine(queue=4)
 
     async def ask() -> list:
-        client = EngineClient(bench.socket)
+        client = EngineClient(bench.socket, PATIENCE_S)
         first = asyncio.ensure_future(client.tile(bench.key(0, "slow200")))
         while (await client.stats())["running"] == 0:
             await asyncio.sleep(0.01)
@@ -215,7 +215,7 @@ def test_a_thousand_tiles_at_once_are_each_answered(start_engine: Start) -> None
     bench = start_engine()
 
     async def ask() -> list:
-        clients = [EngineClient(bench.socket) for _ in range(10)]
+        clients = [EngineClient(bench.socket, PATIENCE_S) for _ in range(10)]
         try:
             wanted = (clients[number % 10].tile(bench.key(number, "bicubic")) for number in range(1000))
             return await asyncio.gather(*wanted, return_exceptions=True)
@@ -414,7 +414,7 @@ def test_a_library_too_deep_for_a_socket_address(tmp_path) -> None:
     _, version, _ = add_slide(library, "slide", Size(300, 300))
     supervisor = EngineSupervisor(library.root, EngineOptions(upscalers="tests.sr.fakes", warm=False))
     supervisor.start()
-    client = BlockingEngineClient(socket_path(library.root))
+    client = BlockingEngineClient(socket_path(library.root), PATIENCE_S)
     try:
         assert client.tile(TileKey(version, "plain", SHA256, 0, 0)).source.startswith("sr; model=plain")
     finally:
@@ -423,8 +423,9 @@ def test_a_library_too_deep_for_a_socket_address(tmp_path) -> None:
     assert not socket_path(library.root).exists()
 
 
-def test_an_unreachable_engine_is_named(tmp_path) -> None:
-    client = BlockingEngineClient(tmp_path / "nothing.sock")
+@pytest.mark.parametrize(("deadline_s", "patience_s"), [(0.2, 600.0), (600.0, 0.2)])
+def test_an_unreachable_engine_is_named(tmp_path, deadline_s: float, patience_s: float) -> None:
+    client = BlockingEngineClient(tmp_path / "nothing.sock", patience_s)
     with pytest.raises(EngineUnavailableError, match="not running"):
-        client.tile(TileKey("0" * 16, "plain", SHA256, 0, 0), 0.2)
+        client.tile(TileKey("0" * 16, "plain", SHA256, 0, 0), deadline_s)
     client.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Coroutine
@@ -23,6 +24,9 @@ DEADLINE_S = 30.0
 LATE = "The tile was not made in time; the super-resolution engine is busy."
 PAUSES_S = (0.05, 0.1, 0.2, 0.4)
 """Waits between attempts to reach an engine that is being restarted; the last one repeats."""
+PATIENCE_S = 6.0
+"""How long an engine may be out of reach: a restart takes less, and waiting on for one that does not come would hold
+all six connections a browser has, so that stored tiles could not get through either."""
 MOST_SENDS = 3
 """A request is sent so often in all when the engine dies under it: one that kills engines must not go on for ever."""
 
@@ -103,8 +107,9 @@ class EngineClient:
     cancelled, the request is cancelled in the engine.
     """
 
-    def __init__(self, socket_path: Path):
+    def __init__(self, socket_path: Path, patience_s: float = PATIENCE_S):
         self._path = Path(socket_path)
+        self._patience_s = patience_s
         self._shared: dict[TileKey, SharedRequest] = {}
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
@@ -113,7 +118,7 @@ class EngineClient:
         """The tile, made or from the engine's cache.
 
         Raises the named error that the engine answers (QueueFullError, ModelUnavailableError …), DeadlineError when it
-        is too busy, and EngineUnavailableError when it cannot be reached within the deadline or dies of this tile.
+        is too busy, and EngineUnavailableError when it stays out of reach (`patience_s`) or dies of this tile.
         """
         ends = time.monotonic() + deadline_s
         while True:
@@ -165,21 +170,24 @@ class EngineClient:
     async def _ask(self, message: dict[str, Any], deadline_s: float) -> Answer:
         """Send a message until it is answered, over as many connections as the engine's restarts need."""
         ends = time.monotonic() + deadline_s
+        gives_up = time.monotonic() + self._patience_s
         sends = 0
         for attempt in itertools.count():
             error: OcularError
             try:
                 link = await self._connected()
                 sends += 1
+                gives_up = math.inf
                 header, body = await link.exchange(message, ends - time.monotonic())
                 if "error" not in header:
                     return header, body
                 error = error_of(header)
             except EngineUnavailableError as lost:
                 error = lost
+                gives_up = min(gives_up, time.monotonic() + self._patience_s)
             pause = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
             is_final = not isinstance(error, EngineUnavailableError) or sends >= MOST_SENDS
-            if is_final or time.monotonic() + pause >= ends:
+            if is_final or time.monotonic() + pause >= min(ends, gives_up):
                 raise error
             await asyncio.sleep(pause)
         raise AssertionError
@@ -205,8 +213,9 @@ class ClientThread(NamedTuple):
 class BlockingEngineClient:
     """Asks the engine from any number of threads: a thread of its own runs one EngineClient for all."""
 
-    def __init__(self, socket_path: Path):
+    def __init__(self, socket_path: Path, patience_s: float = PATIENCE_S):
         self._path = socket_path
+        self._patience_s = patience_s
         self._running: ClientThread | None = None
         self._lock = threading.Lock()
 
@@ -236,7 +245,7 @@ class BlockingEngineClient:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=loop.run_forever, name="engine-client", daemon=True)
                 thread.start()
-                self._running = ClientThread(loop, EngineClient(self._path), thread)
+                self._running = ClientThread(loop, EngineClient(self._path, self._patience_s), thread)
             return self._running
 
     @staticmethod
