@@ -14,7 +14,7 @@ from tests.versions import smooth_picture, stage_version
 from wsi_ml.errors import DamagedError, ModelOutputError, OutsideError
 from wsi_ml.geometry import Region, Size, halve
 from wsi_ml.slides.pyramid import Pyramid
-from wsi_ml.sr import open_upscaler
+from wsi_ml.sr import available_upscalers, open_upscaler
 from wsi_ml.sr.synthesis import (
     DecodedTiles,
     TileKey,
@@ -45,10 +45,9 @@ def decode(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-@pytest.mark.parametrize("base_size", SIZES)
-@pytest.mark.parametrize("upscaler", [FakeUpscaler("plain"), open_upscaler("bicubic")], ids=["blur", "bicubic"])
-def test_joined_tiles_equal_one_pass(tmp_path: Path, base_size: tuple[int, int], upscaler) -> None:
-    pyramid = pyramid_of(tmp_path / "v", Size(*base_size))
+def largest_seam(folder: Path, base_size: Size, upscaler) -> int:
+    """Largest difference in grey levels between joined PNG tiles and one pass over the whole slide."""
+    pyramid = pyramid_of(folder, base_size)
     width, height = base_size
     whole = upscaler(pyramid.region(Region(0, 0, *pyramid.card.stored_size)))[:height, :width]
     joined = np.zeros_like(whole)
@@ -56,11 +55,23 @@ def test_joined_tiles_equal_one_pass(tmp_path: Path, base_size: tuple[int, int],
     for t_row in range(-(-height // 512)):
         for t_col in range(-(-width // 512)):
             tile = decode(synthesise(pyramid, upscaler, key_of(pyramid, upscaler, t_col, t_row), decoded))
-            expected = (min(512, height - 512 * t_row), min(512, width - 512 * t_col), 3)
-            assert tile.shape == expected
+            assert tile.shape == (min(512, height - 512 * t_row), min(512, width - 512 * t_col), 3)
             joined[512 * t_row : 512 * t_row + 512, 512 * t_col : 512 * t_col + 512] = tile
+    return int(np.abs(joined.astype(int) - whole).max())
+
+
+@pytest.mark.parametrize("base_size", SIZES)
+@pytest.mark.parametrize("upscaler", [FakeUpscaler("plain"), open_upscaler("bicubic")], ids=["blur", "bicubic"])
+def test_joined_tiles_equal_one_pass(tmp_path: Path, base_size: tuple[int, int], upscaler) -> None:
     # The blur is exact; OpenCV's bicubic may round differently where its vector loops end.
-    assert np.abs(joined.astype(int) - whole).max() <= (0 if isinstance(upscaler, FakeUpscaler) else 1)
+    assert largest_seam(tmp_path / "v", Size(*base_size), upscaler) <= (0 if isinstance(upscaler, FakeUpscaler) else 1)
+
+
+@pytest.mark.parametrize("base_size", [(1, 3), (255, 513), (1027, 1541)])
+def test_joined_tiles_of_the_shipped_network_equal_one_pass(tmp_path: Path, base_size: tuple[int, int]) -> None:
+    if "sr-fast" not in [card.name for card in available_upscalers()]:
+        pytest.skip("no weights of sr-fast are in this checkout")
+    assert largest_seam(tmp_path / "v", Size(*base_size), open_upscaler("sr-fast", "cpu")) <= 1
 
 
 def test_a_halo_too_small_would_show(tmp_path: Path) -> None:
