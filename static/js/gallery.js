@@ -26,12 +26,13 @@ function slideItem(card) {
   return item;
 }
 
-/** @param {Card} card @returns {[string, string, string?][]} */
+/** What was scanned, not the ×40 plane that may be synthesised. @param {Card} card @returns {[string, string, string?][]} */
 function facts(card) {
+  const [width, height] = /** @type {[number, number]} */ (card.facts.scan_size ?? [card.stored.width, card.stored.height]);
   return [
-    ["Size", sizeText(card.base)],
-    ["Pixel size", mppText(card.base.mpp)],
-    ["Source", card.sources.map(sourceName).join(", ")],
+    ["Scan", sizeText({ width, height })],
+    ["Pixel size", mppText(/** @type {number} */ (card.facts.scan_mpp ?? card.stored.mpp))],
+    ["Sources", card.sources.map(sourceName).join(", ")],
     ["Layers", String(card.layers.length)],
     ["State", card.state, card.state === "ready" ? "" : "state-busy"],
   ];

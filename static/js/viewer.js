@@ -74,7 +74,7 @@ class Viewer {
       navigator: () => this.toggleNavigator(),
       facts: () => byId("facts").showModal(),
       help: () => byId("help").showModal(),
-      fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
+      fullscreen: () => toggleFullscreen(),
       gallery: () => location.assign("/"),
       close: () => this.close(),
     };
@@ -128,6 +128,11 @@ class Viewer {
 function press(command, pressed) {
   document.querySelector(`button[data-command="${command}"]`)?.setAttribute("aria-pressed", String(pressed));
   return pressed;
+}
+
+function toggleFullscreen() {
+  const done = document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen?.();
+  done?.catch(() => {}); // refused by the browser: the window stays as it is, which says enough
 }
 
 async function main() {

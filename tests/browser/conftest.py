@@ -17,14 +17,19 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """A headless Chromium; skips where there is none."""
+def chromium_path():
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium(chromium_path):
+    """A headless Chromium; skips where there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 

@@ -97,7 +97,7 @@ def test_frames_show_the_origin_of_each_tile(tab, site):
     tab.view(site.liver, "#x=2048&y=1024&z=1&l=none&s=stored")
     plain = tab.pixels()
     changed = np.abs(tab.press("t").pixels().astype(int) - plain).max(-1) > 30
-    assert changed[:, 150].mean() > 0.9 and changed[150].mean() > 0.9, "the corner of four tiles is in the middle"
+    assert changed[:, 150].mean() > 0.8 and changed[150].mean() > 0.8, "the corner of four tiles is in the middle"
     assert not changed[:140, :140].any() and not changed[190:, 165:].any()
     tab.press("t")
     tab.view(site.liver, "#x=2560&y=1536&z=1&l=none&s=sr-fake")
