@@ -68,12 +68,10 @@ export class Stage extends EventTarget {
   listen() {
     const viewer = this.viewer;
     viewer.addOnceHandler("open", () => {
-      this.items.set(this.stored, viewer.world.getItemAt(0));
-      this.watch(viewer.world.getItemAt(0));
+      this.watch(viewer.world.getItemAt(0), this.stored);
       this.limitZoom();
       this.dispatchEvent(new Event("open"));
     });
-    viewer.addHandler("tiled-image-drawn", ({ tiledImage, tiles }) => this.noteDrawn(tiledImage, tiles));
     viewer.addHandler("viewport-change", () => this.applyOpacities());
     viewer.addHandler("update-viewport", () => this.finishFrame());
     viewer.addHandler("animation-finish", () => this.rest());
@@ -156,18 +154,25 @@ export class Stage extends EventTarget {
         const drawArea = item.getDrawArea.bind(item);
         // Its one level must never be asked for in a far view, where it would be thousands of tiles.
         item.getDrawArea = () => this.isBeyondStored() && drawArea();
-        this.watch(item);
-        this.items.set(source, item);
+        this.watch(item, source);
         this.raise(source);
       },
       error: ({ message }) => this.dispatchEvent(new CustomEvent("fault", { detail: message })),
     });
   }
 
-  /** @param {any} item an OpenSeadragon tiled image */
-  watch(item) {
+  /** @param {any} item an OpenSeadragon tiled image @param {Source} source */
+  watch(item, source) {
+    this.items.set(source, item);
+    // Every drawer asks for the tiles of a frame here, once; the event of drawn tiles is raised for the first item only.
+    const tilesToDraw = item.getTilesToDraw.bind(item);
+    item.getTilesToDraw = () => {
+      const drawn = tilesToDraw();
+      if (item.getOpacity() > 0) this.noteDrawn(source, drawn);
+      return drawn;
+    };
     item.addHandler("fully-loaded-change", ({ fullyLoaded }) => {
-      if (fullyLoaded && item === this.items.get(this.active)) this.dropLingering();
+      if (fullyLoaded && source === this.active) this.dropLingering();
       this.dispatchEvent(new Event("change"));
     });
   }
@@ -222,11 +227,9 @@ export class Stage extends EventTarget {
     viewport.minZoomLevel = 0.5 * perScale * Math.min(width / this.grid.width, height / this.grid.height);
   }
 
-  /** @param {any} item @param {any[]} tiles drawn for it in this frame */
-  noteDrawn(item, tiles) {
-    const source = [...this.items].find((each) => each[1] === item)?.[0];
-    if (source === undefined) return;
-    for (const tile of tiles) {
+  /** @param {Source} source @param {{tile: any}[]} tiles drawn of it in this frame */
+  noteDrawn(source, tiles) {
+    for (const { tile } of tiles) {
       const level = tile.level;
       this.drawing.set(`${level} ${tile.x} ${tile.y}`, {
         source,

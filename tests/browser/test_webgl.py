@@ -33,6 +33,8 @@ def test_webgl_shows_the_files_pixels(chromium, chromium_path, site):
     assert np.abs(tab.pixels(40, 40).astype(int) - stored).max() <= 3
     tab.press("+", settle=False)
     tab.until(lambda: tab.badge == "Synthesised · sr-fake abababababab", "synthesised tiles")
+    tab.page.evaluate("location.hash = location.hash.replace('sr-fake', 'stored')")
+    tab.until(lambda: tab.badge is None, "stored tiles only")
     tab.complaints = [line for line in tab.complaints if "GPU stall" not in line]
     browser.close()
     tab.check()
