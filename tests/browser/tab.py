@@ -21,13 +21,10 @@ WATCH_POLICY = "addEventListener('securitypolicyviolation', (event) => console.e
 class Tab:
     """One page in a context of its own; `size` is that of the stage's window."""
 
-    def __init__(self, browser, site: Site, size=(1000, 700), density=1, **options):
+    def __init__(self, browser, site: Site, size=(1000, 700), density=1, motion="reduce"):
         self.site = site
         context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            device_scale_factor=density,
-            reduced_motion="reduce",
-            **options,
+            viewport={"width": size[0], "height": size[1]}, device_scale_factor=density, reduced_motion=motion
         )
         context.set_default_timeout(30_000)
         self.page = context.new_page()

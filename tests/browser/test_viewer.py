@@ -250,3 +250,44 @@ def test_nothing_overflows_or_overlaps_at_any_width(open_tab, site, size):
         for other in boxes[at + 1 :]:
             apart = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
             assert apart or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+
+
+COUNT_CLEARS = """
+  window.clears = 0;
+  const clearRect = CanvasRenderingContext2D.prototype.clearRect;
+  CanvasRenderingContext2D.prototype.clearRect = function (...box) { window.clears += 1; clearRect.apply(this, box); };
+"""
+
+
+@pytest.mark.parametrize("z", [0.1, 0.5, 1])
+def test_at_rest_nothing_is_drawn(open_tab, site, z):
+    tab = open_tab()
+    tab.page.add_init_script(COUNT_CLEARS)
+    tab.view(site.liver, f"#x=2200&y=1200&z={z}")
+    tab.page.wait_for_timeout(600)
+    before = tab.page.evaluate("window.clears")
+    tab.page.wait_for_timeout(500)
+    assert before > 0
+    assert tab.page.evaluate("window.clears") == before
+
+
+def test_mouse_pans_and_zooms_about_the_pointer(open_tab, site):
+    tab = open_tab(motion="no-preference").view(site.liver, "#x=2200&y=1600&z=0.5&s=stored")
+    mouse, box = tab.page.mouse, tab.stage
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x - 50, y + 30, steps=4)
+    tab.page.wait_for_timeout(300)
+    mouse.up()
+    tab.page.wait_for_timeout(900)
+    view = tab.state
+    assert (float(view["x"]), float(view["y"])) == pytest.approx((2300, 1540), abs=4)
+    mouse.move(x + 100, y)
+    mouse.wheel(0, -100)
+    tab.page.wait_for_timeout(900)
+    zoomed = tab.state
+    scale = float(zoomed["z"])
+    assert scale > 0.55
+    under_pointer = float(view["x"]) + 100 / 0.5
+    assert float(zoomed["x"]) + 100 / scale == pytest.approx(under_pointer, abs=2)
