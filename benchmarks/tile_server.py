@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import SHARED, free_port, ocular_server, process, table, wrk, write_result
+from benchmarks.common import SHARED, free_port, ocular_server, process, table, write_result, wrk
 from wsi_ml.geometry import DeepZoom
 from wsi_ml.slides.ingest import ingest
 from wsi_ml.slides.library import Library

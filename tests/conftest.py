@@ -19,5 +19,5 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests go last: while Playwright's synchronous interface is open, its event loop occupies the main thread."""
+    """Browser tests go last: while Playwright is open, its event loop occupies the main thread."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

@@ -235,7 +235,7 @@ class Library:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """The thread's own connection, in autocommit; a forked child opens its own. SQLite faults become LibraryError."""
+        """The thread's own connection; a forked child opens its own. SQLite faults become LibraryError."""
         if getattr(self._local, "process", None) != os.getpid():
             self._local.connection = _connect(self.root / DATABASE_FILE)
             self._local.process = os.getpid()
