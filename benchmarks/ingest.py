@@ -1,6 +1,7 @@
 """Ingestion against libvips doing the same job on the same file, each as a whole process, in turns.
 
     python -m benchmarks.ingest [--repeats 3] [--big 40000x30000] [--write]
+    python -m benchmarks.ingest --no-real --big 100000x100000 --repeats 1 --only Ocular --append
 
 libvips: `tiffload(page=0, sequential)`, `shrink(2, 2)`, `tiffsave(tile 512, jpeg, pyramid, bigtiff)`. It subsamples
 colour only below Q 90 and stores more bytes above, so it runs twice: at our own quality, and at Q 89, its best with
@@ -91,11 +92,12 @@ def run_vips(source: Path, folder: Path, quality: str) -> Run:
     return Run(*figures, (folder / "out.tif").stat().st_size)
 
 
+BASE = "libvips Q 89 (4:2:0)"
 PEERS = {
     "Ocular": (run_ours, "dct"),
     "Ocular without DCT scaling": (run_ours, "box2"),
     f"libvips Q {STORE_QUALITY} (4:4:4)": (run_vips, str(STORE_QUALITY)),
-    "libvips Q 89 (4:2:0)": (run_vips, "89"),
+    BASE: (run_vips, "89"),
 }
 
 
@@ -127,10 +129,12 @@ def best(runs: list[Run]) -> Run:
     return min(runs, key=lambda run: run.wall_s)
 
 
-def rows_for(source: Path, repeats: int, scratch: Path) -> list[str]:
-    runs: dict[str, list[Run]] = {name: [] for name in PEERS}
+def rows_for(source: Path, peers: list[str], repeats: int, scratch: Path) -> list[str]:
+    """Table rows of every program on one scan."""
+    runs: dict[str, list[Run]] = {name: [] for name in peers}
     for _ in range(repeats):
-        for name, (run, argument) in PEERS.items():
+        for name in peers:
+            run, argument = PEERS[name]
             folder = Path(tempfile.mkdtemp(dir=scratch))
             runs[name].append(run(source, folder, argument))
             shutil.rmtree(folder)
@@ -139,12 +143,12 @@ def rows_for(source: Path, repeats: int, scratch: Path) -> list[str]:
         size, bytes_ = f"{page.imagewidth} × {page.imagelength}", source.stat().st_size
         level_bytes = sum(page.databytecounts)
     rows = []
-    vips = best(runs["libvips Q 89 (4:2:0)"])
     for name, several in runs.items():
         run = best(several)
+        ratio = f"{run.wall_s / best(runs[BASE]).wall_s:.2f}" if BASE in runs else "–"
         print(json.dumps({"file": source.name, "peer": name, **vars(run)}), flush=True)
         rows.append(
-            f"| {source.stem} {size} | {name} | {run.wall_s:.2f} | {run.wall_s / vips.wall_s:.2f} | {run.cpu_s:.2f} "
+            f"| {source.stem} {size} | {name} | {run.wall_s:.2f} | {ratio} | {run.cpu_s:.2f} "
             f"| {level_bytes / 1e6 / run.wall_s:.0f} | {run.peak_mb:.0f} | {run.stored_bytes / 1e6:.1f} "
             f"| {run.stored_bytes / bytes_:.0%} |"
         )
@@ -167,20 +171,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--big", default="40000x30000", help="size of the synthetic scan, 0x0 for none")
+    parser.add_argument("--only", choices=list(PEERS), help="run one program only")
+    parser.add_argument("--no-real", action="store_true", help="leave out the real scans")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--append", action="store_true", help=f"add the rows to {RESULT.name}")
     options = parser.parse_args()
     width, height = (int(side) for side in options.big.split("x"))
+    peers = [options.only] if options.only else list(PEERS)
     with tempfile.TemporaryDirectory() as scratch:
-        sources = sorted((DATA / "wsi-atlas-dev").glob("*x40.svs"))
+        sources = [] if options.no_real else sorted((DATA / "wsi-atlas-dev").glob("*x40.svs"))
         if width:
             write_big(Path(scratch) / "synthetic.svs", width, height)
             sources.append(Path(scratch) / "synthetic.svs")
-        rows = [row for source in sources for row in rows_for(source, options.repeats, Path(scratch))]
+        rows = [row for source in sources for row in rows_for(source, peers, options.repeats, Path(scratch))]
     load = f"load average {os.getloadavg()[1]:.1f} (above {os.cpu_count()} others work too: read the ratios)"
     text = HEADER.format(repeats=options.repeats, cores=os.cpu_count(), load=load) + "\n".join(rows) + "\n"
     print(text)
     if options.write:
         RESULT.write_text(text)
+    elif options.append:
+        RESULT.write_text(RESULT.read_text() + "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":
