@@ -8,7 +8,9 @@ export class Address {
   /** @param {import("./stage.js").Stage} stage @param {import("./overlay.js").Overlay} overlay
    * @param {string} defaultSource */
   constructor(stage, overlay, defaultSource) {
-    Object.assign(this, { stage, overlay, defaultSource });
+    this.stage = stage;
+    this.overlay = overlay;
+    this.defaultSource = defaultSource;
     this.read();
     addEventListener("hashchange", () => this.read());
     for (const name of ["rest", "source", "move"]) stage.addEventListener(name, () => this.schedule());

@@ -20,7 +20,7 @@ export class ApiError extends Error {
 /** @typedef {{id: string, name: string, kind: string, classes: LayerClass[], count: number}} Layer */
 /** @typedef {{id: string, name: string, version: string, created: string, state: string, stored: Plane, base: Plane,
  *   objective_power: number | null, tile_side: number, levels: [number, number][], sources: Source[], thumbnail: string,
- *   layers: Layer[], facts: Record<string, unknown>}} Card */
+ *   layers: Layer[], facts: Record<string, any>}} Card */
 
 /** @param {AbortSignal} [signal] @returns {Promise<Card[]>} cards of all slides */
 export async function fetchSlides(signal) {

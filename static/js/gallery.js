@@ -10,7 +10,7 @@ const LOOK_AGAIN_MS = 10_000;
 
 /** @param {Card} card @returns {HTMLElement} */
 function slideItem(card) {
-  const item = /** @type {DocumentFragment} */ (byId("card").content.cloneNode(true)).firstElementChild;
+  const item = byId("card").content.cloneNode(true).firstElementChild;
   const link = item.querySelector("a");
   const picture = item.querySelector("img");
   link.href = viewerUrl(card.id);
@@ -28,10 +28,10 @@ function slideItem(card) {
 
 /** What was scanned, not the ×40 plane that may be synthesised. @param {Card} card @returns {[string, string, string?][]} */
 function facts(card) {
-  const [width, height] = /** @type {[number, number]} */ (card.facts.scan_size ?? [card.stored.width, card.stored.height]);
+  const [width, height] = card.facts.scan_size ?? [card.stored.width, card.stored.height];
   return [
     ["Scan", sizeText({ width, height })],
-    ["Pixel size", mppText(/** @type {number} */ (card.facts.scan_mpp ?? card.stored.mpp))],
+    ["Pixel size", mppText(card.facts.scan_mpp ?? card.stored.mpp)],
     ["Sources", card.sources.map(sourceName).join(", ")],
     ["Layers", String(card.layers.length)],
     ["State", card.state, card.state === "ready" ? "" : "state-busy"],

@@ -30,10 +30,10 @@ export class LayersPanel {
   }
 
   opacitySlider() {
-    this.slider = make("input", {
+    this.slider = /** @type {any} */ (make("input", {
       type: "range", min: "0", max: "100", step: "5", id: "opacity",
       oninput: () => this.overlay.setOpacity(Number(this.slider.value) / 100),
-    });
+    }));
     this.opacityText = make("output", { for: "opacity" });
     return make("div", { class: "opacity" }, [make("label", { for: "opacity", text: "Opacity" }), this.slider, this.opacityText]);
   }
@@ -67,19 +67,24 @@ export class LayersPanel {
   /** Bring every control in line with the overlay, which may have been changed by the address or a key. */
   update() {
     for (const box of this.root.querySelectorAll("input[data-layer]")) {
-      const entry = this.overlay.layers.get(box.dataset.layer);
+      const entry = this.entry(box.dataset.layer);
       box.checked = box.dataset.class === undefined ? entry.shown : !entry.hidden.has(box.dataset.class);
       if (box.dataset.class !== undefined) box.disabled = !entry.shown;
     }
     for (const [id, line] of this.states) this.updateState(id, line);
-    if (this.slider === undefined) return;
+    if (this.slider === undefined || this.opacityText === undefined) return;
     this.slider.value = String(Math.round(this.overlay.opacity * 100));
     this.opacityText.textContent = `${this.slider.value} %`;
   }
 
+  /** What the overlay knows of a layer of this panel. @param {string} id @returns {any} */
+  entry(id) {
+    return this.overlay.layers.get(id);
+  }
+
   /** @param {string} id @param {HTMLElement} line */
   updateState(id, line) {
-    const { features, shown } = this.overlay.layers.get(id);
+    const { features, shown } = this.entry(id);
     const cut = `The ${features.shapes.length.toLocaleString("en")} largest of ${features.total.toLocaleString("en")} here; zoom in for all.`;
     line.textContent = !shown ? "" : features.error ? `Not loaded: ${features.error} Trying again.` : features.truncated ? cut : "";
     line.classList.toggle("warning", line.textContent !== "");

@@ -22,24 +22,17 @@ const ZOOM_STEP = 1.5;
 const NARROW = matchMedia("(max-width: 48rem)");
 
 class Viewer {
-  /** @param {import("./api.js").Card} card */
-  constructor(card) {
-    this.card = card;
-    this.stage = new Stage(byId("stage"), card);
-    this.stage.addEventListener("open", () => this.open(), { once: true });
-    this.stage.addEventListener("fault", (event) => showFailure("This source cannot be shown", /** @type {any} */ (event).detail, null));
-  }
-
-  open() {
-    byId("opening").hidden = true;
-    this.overlay = new Overlay(this.stage);
-    this.sources = new SourceSwitch(this.stage);
-    this.hud = new Hud(this.stage);
-    this.navigator = new Navigator(this.stage);
-    this.reading = new Reading(this.stage, this.overlay);
-    this.notice = new TileNotice(this.stage);
-    this.panel = new LayersPanel(this.overlay);
-    this.address = new Address(this.stage, this.overlay, defaultSource(this.stage.sources).source);
+  /** @param {Stage} stage with an open slide */
+  constructor(stage) {
+    this.stage = stage;
+    this.overlay = new Overlay(stage);
+    this.sources = new SourceSwitch(stage);
+    this.navigator = new Navigator(stage);
+    this.reading = new Reading(stage, this.overlay);
+    new Hud(stage);
+    new TileNotice(stage);
+    new LayersPanel(this.overlay);
+    new Address(stage, this.overlay, defaultSource(stage.sources).source);
     if (NARROW.matches) this.toggleNavigator();
     listenToKeys((name, event) => this.run(name, event));
     for (const button of document.querySelectorAll("button[data-command]")) {
@@ -95,7 +88,7 @@ class Viewer {
 
   /** @param {number} at index into PRESETS */
   preset(at) {
-    const power = basePower(this.card) ?? 40;
+    const power = basePower(this.stage.card) ?? 40;
     this.stage.look({ scale: PRESETS[at] / power });
   }
 
@@ -135,6 +128,21 @@ function toggleFullscreen() {
   done?.catch(() => {}); // refused by the browser: the window stays as it is, which says enough
 }
 
+/** @param {import("./api.js").Card} card */
+function openSlide(card) {
+  document.title = `${card.name} · Ocular`;
+  byId("slide-name").textContent = card.name;
+  byId("slide-name").title = card.name;
+  byId("stage").setAttribute("aria-label", `Slide ${card.name}`);
+  byId("facts-body").replaceChildren(...slideCard(card));
+  const stage = new Stage(byId("stage"), card);
+  stage.addEventListener("fault", (event) => showFailure("This source cannot be shown", /** @type {any} */ (event).detail, null));
+  stage.addEventListener("open", () => {
+    byId("opening").hidden = true;
+    new Viewer(stage);
+  }, { once: true });
+}
+
 async function main() {
   byId("help-body").replaceChildren(...keyHelp());
   if (typeof OpenSeadragon === "undefined") {
@@ -142,13 +150,7 @@ async function main() {
     return;
   }
   try {
-    const card = await fetchSlide(document.body.dataset.slide ?? "");
-    document.title = `${card.name} · Ocular`;
-    byId("slide-name").textContent = card.name;
-    byId("slide-name").title = card.name;
-    byId("stage").setAttribute("aria-label", `Slide ${card.name}`);
-    byId("facts-body").replaceChildren(...slideCard(card));
-    new Viewer(card);
+    openSlide(await fetchSlide(document.body.dataset.slide ?? ""));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const gone = error.status === 404 || error.status === 410;
