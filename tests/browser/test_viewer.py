@@ -291,3 +291,35 @@ def test_mouse_pans_and_zooms_about_the_pointer(open_tab, site):
     assert scale > 0.55
     under_pointer = float(view["x"]) + 100 / 0.5
     assert float(zoomed["x"]) + 100 / scale == pytest.approx(under_pointer, abs=2)
+
+
+LUMINANCE = """() => {
+  const parse = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((each) => {
+    const part = Number(each) / 255;
+    return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  const light = (color) => { const [r, g, b] = parse(color); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$|transparent/.test(color)) return color;
+    }
+    return "rgb(23, 25, 28)";
+  };
+  const texts = [...document.querySelectorAll("body *")].filter((each) =>
+    each.checkVisibility() && [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
+  return texts.map((each) => {
+    const [one, other] = [light(getComputedStyle(each).color), light(ground(each))];
+    return [each.textContent.trim().slice(0, 30), (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
+  });
+}"""
+
+
+@pytest.mark.parametrize("key", ["l", "i", "?"])
+def test_text_stands_out_from_its_ground(tab, site, key):
+    """Contrast of at least 4.5 : 1, as WCAG AA asks of text."""
+    tab.view(site.liver, "#x=2200&y=1200&z=1").press(key, settle=False)
+    found = tab.page.evaluate(LUMINANCE)
+    assert len(found) > 10
+    assert [each for each in found if each[1] < 4.5] == []
+    tab.press("Escape", settle=False)
