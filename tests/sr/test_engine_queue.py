@@ -133,6 +133,24 @@ def test_take_waits_for_work_that_is_left_while_gathering() -> None:
     assert taken == [[1]]
 
 
+def test_a_helper_leaves_a_lone_job_to_the_others() -> None:
+    queue: TileQueue[str] = TileQueue(8)
+    taken: list[list[int]] = []
+
+    def help_out() -> None:
+        while jobs := queue.take(helping=True):
+            taken.append([job.key.t_col for job in jobs])
+
+    helper = threading.Thread(target=help_out)
+    helper.start()
+    queue.ask(key(0), "a")
+    assert columns(queue) == [0]
+    queue.ask(key(1), "a")
+    queue.close()
+    helper.join()
+    assert taken == [[1]]
+
+
 def test_a_closed_queue_refuses_and_drains() -> None:
     queue: TileQueue[str] = TileQueue(8)
     queue.ask(key(0), "a")

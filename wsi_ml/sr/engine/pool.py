@@ -50,18 +50,18 @@ class MakerPool:
     def start(self, warm: Iterable[str]) -> None:
         """Start the threads; the first one opens the models named in `warm` before anything else."""
         for number in range(self.count):
-            names = list(warm) if number == 0 else []
-            threading.Thread(target=self._make_tiles, args=(names,), name=f"maker-{number}", daemon=True).start()
+            arguments = (list(warm) if number == 0 else [], number > 0)
+            threading.Thread(target=self._make_tiles, args=arguments, name=f"maker-{number}", daemon=True).start()
 
-    def _make_tiles(self, warm: list[str]) -> None:
+    def _make_tiles(self, warm: list[str], helping: bool) -> None:
         for name in warm:
             # What goes wrong here is logged, and answered to whoever asks for a tile of that model.
             with contextlib.suppress(OcularError):
                 self._maker.models.runner(name)
-        while jobs := self._queue.take(self._maker.limit, self._gather_s):
+        while jobs := self._queue.take(self._maker.limit, self._gather_s, helping):
             began = time.monotonic()
             try:
-                outcomes = self._maker.make([job.key for job in jobs], self._share())
+                outcomes = self._maker.make([job.key for job in jobs], self._share(helping))
             except Exception:  # the thread's edge: whatever it was, the next tile must still be made
                 log.exception("unforeseen error while making a tile")
                 outcomes = [OcularError("The super-resolution engine met an unforeseen error.")] * len(jobs)
@@ -71,16 +71,19 @@ class MakerPool:
             for job, outcome in zip(jobs, outcomes, strict=True):
                 self._deliver(self._queue.finish(job), outcome)
 
-    def _share(self) -> int:
+    def _share(self, helping: bool) -> int:
         """CPU threads for the tile about to be made: all cores for a lone tile, a share when others run or wait.
 
         Two tiles on a core each make more tiles a second than one after the other on both (no waiting for each other
-        after every layer), but a lone tile is ready in half the time on both.
+        after every layer), but a lone tile is ready in half the time on both. Lone tiles all go to the first thread:
+        with two teams of helpers OpenMP counts more threads than cores, lets them sleep between layers, and on a busy
+        machine wakes both on one core (110 in place of 60 ms).
         """
         if self._threads:
             return self._threads
-        busy = min(self.count, self._queue.running + self._queue.queued)
-        return max(1, (os.cpu_count() or 1) // max(1, busy))
+        cores = os.cpu_count() or 1
+        is_lone = not helping and self._queue.running + self._queue.queued <= 1
+        return cores if is_lone else max(1, cores // self.count)
 
     def tile_seconds(self) -> dict[str, float]:
         """Mean, median and 95th percentile of the seconds one of the last tiles took; empty before the first."""

@@ -82,7 +82,7 @@ class TileQueue(Generic[WaiterT]):
                 self.joined += 1
             job.rank = self._next_rank()
             job.waiters.add(waiter)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def bring_forward(self, key: TileKey) -> None:
         """Rank a queued tile as if it were asked for now; nothing for any other."""
@@ -102,16 +102,19 @@ class TileQueue(Generic[WaiterT]):
                 del self._queued[key]
                 self.dropped += 1
 
-    def take(self, limit: Callable[[TileKey], int] = lambda _key: 1, gather_s: float = 0.0) -> list[Job[WaiterT]]:
+    def take(
+        self, limit: Callable[[TileKey], int] = lambda _key: 1, gather_s: float = 0.0, helping: bool = False
+    ) -> list[Job[WaiterT]]:
         """Wait for work and start it: the first job by rank, and up to `limit(key)` in all of the same upscaler.
 
-        Fewer than the limit are waited for `gather_s` at most. An empty list means that the queue is closed and done.
+        Fewer than the limit are waited for `gather_s` at most. Who is only `helping` leaves a lone job to the others.
+        An empty list means that the queue is closed and done.
         """
         with self._changed:
             jobs: list[Job[WaiterT]] = []
             while not jobs:
-                while not self._queued:
-                    if self._closed:
+                while not self._has_work(helping):
+                    if self._closed and not self._queued:
                         return []
                     self._changed.wait()
                 most = limit(self._by_rank()[0].key)
@@ -124,7 +127,11 @@ class TileQueue(Generic[WaiterT]):
             for job in chosen:
                 self._running[job.key] = self._queued.pop(job.key)
                 job.started = self._clock()
+            self._changed.notify_all()
             return chosen
+
+    def _has_work(self, helping: bool) -> bool:
+        return bool(self._queued) and (not helping or bool(self._running) or len(self._queued) > 1)
 
     def finish(self, job: Job[WaiterT]) -> set[WaiterT]:
         """Take a job off the books; returns its waiters, whom the caller answers."""
