@@ -16,7 +16,8 @@ from granian.server.mp import MPServer
 from app import create_app
 from app.front import Front
 from app.settings import Settings, SettingsError
-from wsi_ml.slides.library import Library
+from wsi_ml.slides.library import STAGING_FOLDER, Library
+from wsi_ml.slides.staging import sweep
 from wsi_ml.sr.engine import EngineOptions, EngineSupervisor
 
 SETTINGS_VARIABLE = "OCULAR_SETTINGS"
@@ -48,7 +49,8 @@ def address(settings: Settings, port: int) -> str:
 
 def serve(settings: Settings) -> None:
     """Serve a library until SIGTERM or SIGINT; running requests are finished first. Raises SettingsError."""
-    Library.create(settings.library)
+    library = Library.create(settings.library)
+    sweep(library.root / STAGING_FOLDER)
     port = free_port(settings)
     # A fork would carry this process's threads' locks and its metrics, which were made before the folder was known.
     multiprocessing.set_start_method("spawn", force=True)

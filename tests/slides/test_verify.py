@@ -75,8 +75,7 @@ def test_a_missing_file_is_found(library, folder, name):
 
 def test_a_tile_consistently_replaced_shows_in_the_version(library):
     card = library.card(library.slides()[0].id)
-    records = bytes(28 * 9)
-    assert version_of(records, card.stored_size, card.base_size, card.stored_mpp, 512) != card.version
-    assert version_of(records, card.stored_size, card.base_size, 0.51, 512) != version_of(
-        records, card.stored_size, card.base_size, 0.52, 512
-    )
+    records, sizes = bytes(28 * 9), (card.stored_size, card.base_size)
+    assert version_of(records, *sizes, card.stored_mpp, 512, card.source.sha256) != card.version
+    versions = {version_of(records, *sizes, mpp, 512, source) for mpp in (0.51, 0.52) for source in ("aa", "bb")}
+    assert len(versions) == 4

@@ -50,7 +50,7 @@ class Card:
     """Facts of one slide version; sizes in pixels, mpp in µm per pixel."""
 
     version: str
-    """16 hex digits: content hash of the stored tiles and the geometry."""
+    """16 hex digits: content hash of the stored tiles, the geometry and the source file."""
     stored_size: Size
     """Size of the stored plane, pyramid level 0."""
     base_size: Size

@@ -239,7 +239,7 @@ class _Ingestion:
             halvings=plan["halvings"],
         )
         return Card(
-            version=version_of(records, stored_size, base_size, plan["stored_mpp"], TILE_SIDE),
+            version=version_of(records, stored_size, base_size, plan["stored_mpp"], TILE_SIDE, sha256),
             stored_size=stored_size,
             base_size=base_size,
             stored_mpp=plan["stored_mpp"],

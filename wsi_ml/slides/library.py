@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from wsi_ml.errors import IngestError, LibraryError, RemovedError, UnknownSlideError, UnknownVersionError
+from wsi_ml.errors import DiskFullError, IngestError, LibraryError, RemovedError, UnknownSlideError, UnknownVersionError
 from wsi_ml.slides.card import Card, read_card
 from wsi_ml.slides.pyramid import Pyramid
 
@@ -70,6 +70,8 @@ class Library:
             raise LibraryError(f"There is no library in “{self.root.name}”; `ocular ingest` makes one.")
         with self._connection() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            raise LibraryError(f"The library in “{self.root.name}” was never finished; `ocular ingest` makes it whole.")
         if found != FORMAT:
             raise LibraryError(
                 f"This library has format {found}; this Ocular reads format {FORMAT}. Use the matching Ocular."
@@ -242,6 +244,8 @@ class Library:
         try:
             yield self._local.connection
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFullError("The disk is full; the library is as it was before.") from error
             raise LibraryError(f"The library database cannot be used: {error}.") from error
 
     @contextlib.contextmanager

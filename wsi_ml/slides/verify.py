@@ -37,12 +37,17 @@ class VerifyReport:
         return not self.faults
 
 
-def version_of(records: bytes, stored_size: Size, base_size: Size, stored_mpp: float, tile_side: int) -> str:
-    """Version (16 hex digits): content hash of the tile checksums in index order, the geometry and the µm/px."""
+def version_of(
+    records: bytes, stored_size: Size, base_size: Size, stored_mpp: float, tile_side: int, source_sha256: str
+) -> str:
+    """Version (16 hex digits): content hash of the tile checksums in index order, geometry, µm/px and source file.
+
+    The source belongs in it: two files of equal pixels are two versions, each with its own card.
+    """
     digest = hashlib.sha256()
     for start in range(0, len(records), RECORD.size):
         digest.update(records[start + RECORD.size - 16 : start + RECORD.size])
-    digest.update(json.dumps([stored_size, base_size, stored_mpp, tile_side]).encode())
+    digest.update(json.dumps([stored_size, base_size, stored_mpp, tile_side, source_sha256]).encode())
     return digest.hexdigest()[:16]
 
 
@@ -120,7 +125,9 @@ def check_tiles(pyramid: Pyramid, version: str) -> list[str]:
                     faults.append(f"Version {version}: {error}")
     if (pyramid.folder / PYRAMID_FILE).stat().st_size != card.pyramid_bytes:
         faults.append(f"Version {version}: {PYRAMID_FILE} has not the size its card states.")
-    recomputed = version_of(pyramid._records, card.stored_size, card.base_size, card.stored_mpp, card.tile_side)
+    recomputed = version_of(
+        pyramid._records, card.stored_size, card.base_size, card.stored_mpp, card.tile_side, card.source.sha256
+    )
     if not version == card.version == recomputed:
         faults.append(f"Version {version}: its content makes version {recomputed}.")
     return faults
