@@ -67,6 +67,7 @@ class Config:
     stain_chance: float = key(0.5, "chance that a tile's stains are changed")
     stain_gain: float = key(0.12, "largest relative change of the amount of one stain")
     stain_shift: float = key(0.02, "largest added optical density per colour (tint, lamp)")
+    colour_chance: float = key(0.1, "chance that a tile's three colours change places: other stains")
     sharpness_chance: float = key(0.15, "chance that a tile is made a little softer or sharper before it is reduced")
     sharpness: float = key(0.3, "largest share of that change")
     steps: int = key(20000, "optimizer steps of the whole run")
@@ -105,7 +106,12 @@ def make_sampler(config: Config) -> PairSampler:
         config.batch, config.per_tile, config.side, config.store_chance, config.raw_chance, config.quality_low
     )
     augmentation = AugmentConfig(
-        config.stain_chance, config.stain_gain, config.stain_shift, config.sharpness_chance, config.sharpness
+        stain_chance=config.stain_chance,
+        stain_gain=config.stain_gain,
+        stain_shift=config.stain_shift,
+        colour_chance=config.colour_chance,
+        sharpness_chance=config.sharpness_chance,
+        sharpness=config.sharpness,
     )
     return PairSampler(slides, patches, augmentation, config.seed)
 

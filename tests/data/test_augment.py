@@ -45,7 +45,20 @@ def test_sharpness_moves_an_edge_both_ways():
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
 def test_the_same_generator_state_gives_the_same_copy(chance):
-    config = AugmentConfig(stain_chance=chance, sharpness_chance=chance)
+    config = AugmentConfig(stain_chance=chance, colour_chance=chance, sharpness_chance=chance)
     first, again = (augment(picture(), config, np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(first, again)
     assert first.flags.c_contiguous and first.dtype == np.uint8
+
+
+def test_swapped_colours_are_the_same_three_planes():
+    rgb = picture()
+    config = AugmentConfig(stain_chance=0.0, colour_chance=1.0, sharpness_chance=0.0)
+    seen = set()
+    for seed in range(30):
+        swapped = augment(rgb, config, np.random.default_rng(seed))
+        assert sorted(plane.sum() for plane in np.moveaxis(swapped, 2, 0)) == sorted(
+            plane.sum() for plane in np.moveaxis(rgb, 2, 0)
+        )
+        seen.add(tuple(int(plane.sum()) for plane in np.moveaxis(swapped, 2, 0)))
+    assert len(seen) == 6

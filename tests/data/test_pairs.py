@@ -11,7 +11,7 @@ from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, store_pixel
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
 from wsi_ml.slides.kernel import halve_pixels
 
-STILL = AugmentConfig(stain_chance=0.0, sharpness_chance=0.0)
+STILL = AugmentConfig(stain_chance=0.0, colour_chance=0.0, sharpness_chance=0.0)
 
 
 def smooth(side=128, seed=0):

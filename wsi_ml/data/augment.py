@@ -24,6 +24,8 @@ class AugmentConfig:
     """Largest relative change of the amount of one stain."""
     stain_shift: float = 0.02
     """Largest added optical density per colour: background tint and lamp brightness."""
+    colour_chance: float = 0.1
+    """Chance that the three colours change places, so that other stains (DAB brown) are no surprise."""
     sharpness_chance: float = 0.15
     """Chance that the picture is made a little softer or sharper, as another scanner's optics would."""
     sharpness: float = 0.3
@@ -57,6 +59,8 @@ def augment(rgb: np.ndarray, config: AugmentConfig, rng: np.random.Generator) ->
     if rng.random() < config.stain_chance:
         gains = 1.0 + rng.uniform(-config.stain_gain, config.stain_gain, 3)
         rgb = change_stain(rgb, gains, rng.uniform(-config.stain_shift, config.stain_shift, 3))
+    if rng.random() < config.colour_chance:
+        rgb = rgb[..., rng.permutation(3)]
     if rng.random() < config.sharpness_chance:
         rgb = change_sharpness(np.ascontiguousarray(rgb), float(rng.uniform(-config.sharpness, config.sharpness)))
     return np.ascontiguousarray(rgb)
