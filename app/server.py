@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from granian.constants import Interfaces, Loops
@@ -60,11 +63,21 @@ def serve(settings: Settings) -> None:
     engine = EngineSupervisor(settings.library, engine_options(settings))
     engine.start()
     try:
-        print(f"Ocular serves “{settings.library.name}” at {address(settings, port)}", flush=True)  # noqa: T201
+        line = f"Ocular serves “{settings.library.name}” at {address(settings, port)}"
+        threading.Thread(target=_say_when_listening, args=(settings.host, port, line), daemon=True).start()
         web_server(settings, port).serve()
     finally:
         engine.stop()
         shutil.rmtree(metrics_folder, ignore_errors=True)
+
+
+def _say_when_listening(host: str, port: int, line: str) -> None:
+    """Print the address once a browser would be answered there, not before."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), port), timeout=1):
+            print(line, flush=True)  # noqa: T201
+            return
+        time.sleep(0.1)
 
 
 def engine_options(settings: Settings) -> EngineOptions:

@@ -66,7 +66,9 @@ function show(cards) {
   const found = JSON.stringify(cards.map((card) => [card.id, card.version, card.name, card.state, card.layers.length]));
   if (found === shown) return;
   shown = found;
+  const focused = byId("slides").contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   byId("slides").replaceChildren(...cards.map(slideItem));
+  if (focused) byId("slides").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   say(cards.length ? "" : "The library is empty. Add a slide with: ocular ingest FILE");
   if (cards.length) filter();
 }

@@ -47,3 +47,18 @@ def test_no_answer_is_said_and_can_be_asked_again(open_tab, site):
     tab.page.locator("#retry").click()
     tab.page.locator(".card").first.wait_for()
     assert len(tab.complaints) == 1 and "ERR_CONNECTION_REFUSED" in tab.complaints.pop()
+
+
+def test_slides_that_arrive_appear_without_a_reload_and_keep_the_focus(open_tab, site):
+    tab = open_tab()
+    tab.page.clock.install()
+    cards = tab.page.request.get(f"{site.url}/api/slides").json()["slides"]
+    answers = {"slides": cards[:1]}
+    tab.page.route("**/api/slides", lambda route: route.fulfill(json=answers))
+    tab.page.goto(site.url)
+    tab.page.locator(".card a").first.focus()
+    focused = tab.page.evaluate("document.activeElement.getAttribute('href')")
+    answers["slides"] = cards
+    tab.page.clock.run_for(11_000)
+    tab.until(lambda: tab.page.locator(".card").count() == len(cards), "the new cards")
+    assert tab.page.evaluate("document.activeElement.getAttribute('href')") == focused
