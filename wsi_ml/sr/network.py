@@ -11,7 +11,7 @@ from torch import Tensor
 from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.models import checkpoint
 from wsi_ml.models.sr_fast import SrFast, interleave
-from wsi_ml.sr.upscaler import UpscalerCard
+from wsi_ml.sr.upscaler import UpscalerCard, refuse_one_colour
 
 
 def fastest_device() -> torch.device:
@@ -92,6 +92,5 @@ class NetworkUpscaler:
         stored = torch.tensor(rgb) if not rgb.flags.writeable else torch.from_numpy(np.ascontiguousarray(rgb))
         pictures = upscale(self.model, stored.to(self.device)).cpu().numpy()
         for given, made in zip(rgb, pictures, strict=True):
-            if made.min() == made.max() and given.min() != given.max():
-                raise ModelOutputError("The super-resolution network gave a picture of one colour.")
+            refuse_one_colour(given, made)
         return pictures

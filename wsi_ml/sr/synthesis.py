@@ -19,14 +19,12 @@ from wsi_ml.geometry import DeepZoom, Region, Size, ceil_div, grow
 from wsi_ml.slides.codec import STORE_QUALITY, encode
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tiles import PIN_DIGITS
-from wsi_ml.sr.upscaler import Upscaler, UpscalerCard
+from wsi_ml.sr.upscaler import Upscaler, UpscalerCard, refuse_one_colour
 
 SYNTHESIS_CODE = 1
 """Part of every cache key: raised when the way tiles are cut, checked or encoded changes their pixels."""
 BICUBIC = "bicubic"
 """The one upscaler that is plain interpolation; it stands in for a network that fails."""
-FLAT_INPUT_RANGE = 24
-"""A region whose grey levels differ by less may honestly come out constant (empty glass)."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,7 @@ def check_output(rgb: np.ndarray, upscaled: np.ndarray, scale: int) -> None:
     if upscaled.dtype != np.uint8:
         wrong = "NaN or infinite pixels" if not np.isfinite(upscaled).all() else f"{upscaled.dtype} pixels"
         raise ModelOutputError(f"The model gave {wrong}.")
-    # Two pixels tell nearly every picture from a constant one; the whole is read only when they agree.
-    if (upscaled[0, 0] == upscaled[-1, -1]).all() and (upscaled == upscaled[0, 0]).all():
-        spread = int(np.ptp(rgb.reshape(-1, 3), axis=0).max())
-        if spread >= FLAT_INPUT_RANGE:
-            raise ModelOutputError(f"The model gave one colour for a region whose grey levels differ by {spread}.")
+    refuse_one_colour(rgb, upscaled)
 
 
 def finish_tile(key: TileKey, upscaled: np.ndarray, crop: Region) -> bytes:

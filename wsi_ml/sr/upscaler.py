@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.sr import bicubic
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "models" / "weights"
@@ -62,7 +62,7 @@ class Upscaler(Protocol):
     """A callable that doubles the sides of a picture; it pads, moves to devices and rounds by itself.
 
     Run on a region grown by `card.halo` stored pixels (clipped at the slide's edge) and cropped, it equals one pass
-    over the whole slide within 1 grey level. Not for use by two threads at once.
+    over the whole slide within 1 grey level. It keeps no state between calls: two threads may use one at once.
     """
 
     card: UpscalerCard
@@ -78,6 +78,19 @@ class Upscaler(Protocol):
 
 BICUBIC_MPP_RANGE = (0.35, 0.65)
 """Stored µm/px that count as ×20: bicubic ×40 stands beside super-resolution, it is no zoom beyond any scan."""
+
+
+FLAT_INPUT_RANGE = 24
+"""A region whose grey levels differ by less may honestly come out constant (empty glass)."""
+
+
+def refuse_one_colour(rgb: np.ndarray, upscaled: np.ndarray) -> None:
+    """Raise ModelOutputError when a model made one colour of a picture that has more than noise in it."""
+    # Two pixels tell nearly every picture from a constant one; the whole is read only when they agree.
+    if (upscaled[0, 0] == upscaled[-1, -1]).all() and (upscaled == upscaled[0, 0]).all():
+        spread = int(np.ptp(rgb.reshape(-1, 3), axis=0).max())
+        if spread >= FLAT_INPUT_RANGE:
+            raise ModelOutputError(f"The model gave one colour for a region whose grey levels differ by {spread}.")
 
 
 def bicubic_card() -> UpscalerCard:
