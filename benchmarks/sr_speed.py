@@ -140,7 +140,7 @@ def main() -> None:
     body = "\n\n".join([
         f"Model `{card.name}`, weights {card.sha256[:12]}, {card.parameters:,} parameters, halo {card.halo}. A tile is "
         f"{CORE} stored pixels and its halo: {side} px in, {gflop:.1f} GFLOP, {T_SIDE} px out. "
-        " *tile* is all the work of a cold tile: decode a stored JPEG, network, interleave, crop, encode. "
+        "*tile* is all the work of a cold tile: decode a stored JPEG, network, interleave, crop, encode. "
         "The peak is the faster of a lone 3×3 convolution of 64 channels and one of the network's width.",
         table(rows),
         "## Parts of a tile (bf16 where the machine has it, 2 threads)",
