@@ -154,7 +154,7 @@ def main() -> None:
         f"kernel box2, then JPEG {STORE}, as ingestion writes them. bicubic is OpenCV's, Lanczos is Pillow's.",
         "## Slides held out (not trained on, not used to choose the checkpoint)", table(held_out),
         "## A scanner not trained on",
-        "The Ki67 picture decided one thing: colour augmentation was widened for the last steps after an early score on it.",
+        "The Ki67 picture decided one thing: colour augmentation was widened at the end, after an early score on it.",
         table(foreign),
         f"## Other JPEG of the stored pixels: gain over bicubic, PSNR dB / SSIM ({few} tiles per slide)",
         "The JPEG of the store bounds what any network can win back.",
