@@ -66,9 +66,16 @@ def say(options: argparse.Namespace, facts: Any, text: str) -> None:
 
 def run_serve(options: argparse.Namespace) -> None:
     """`ocular serve`."""
-    from app.server import serve  # the web server is an extra: the other commands work without it
-
     serve(settings_of(options))
+
+
+def serve(settings: Settings) -> None:
+    """Serve until stopped; raises SettingsError where the web server is not installed."""
+    try:
+        from app import server  # the web server is an extra: the other commands work without it
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"{error.name} is not installed; pip install 'ocular-wsi[serve]' brings it") from error
+    server.serve(settings)
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -84,8 +91,6 @@ def run_demo(options: argparse.Namespace) -> None:
     if options.no_serve or not add_real_slide(settings.library, progress=ProgressBar(), say=say_line):
         make_demo(settings.library, progress=ProgressBar(), say=say_line)
     if not options.no_serve:
-        from app.server import serve  # as in run_serve
-
         with drawing_beside(settings.library):
             serve(settings)
 

@@ -1,9 +1,11 @@
 """The command line: exit codes, one sentence for each failure, one JSON object on standard output."""
 
 import json
+import sys
 
 import pytest
 
+import app
 from app.cli import main
 from tests.slides.make_slides import picture, write_svs
 from wsi_ml.slides.library import Library
@@ -149,3 +151,14 @@ def test_every_command_explains_itself(capsys, command):
         main([command, "--help"])
     assert ended.value.code == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_serving_without_the_web_server_says_what_to_install(run, scan, monkeypatch):
+    run("ingest", scan)
+    monkeypatch.delitem(sys.modules, "app.server", raising=False)
+    monkeypatch.setattr(app, "server", None, raising=False)
+    monkeypatch.delattr(app, "server")
+    monkeypatch.setitem(sys.modules, "granian.constants", None)
+    code, _, errors = run("serve")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "pip install 'ocular-wsi[serve]'" in errors
