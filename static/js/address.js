@@ -22,9 +22,12 @@ export class Address {
     this.timer = setTimeout(() => this.write(), WRITE_AFTER_MS);
   }
 
+  /** An address that was edited since the last look is left alone: its `hashchange` is on its way and will be read. */
   write() {
+    if (location.hash !== this.known) return;
     const fragment = `#${encodeState(this.state())}`;
-    if (fragment !== location.hash) history.replaceState(null, "", fragment);
+    if (fragment !== this.known) history.replaceState(null, "", fragment);
+    this.known = location.hash;
   }
 
   /** @returns {import("./viewstate.js").ViewState} */
@@ -47,7 +50,9 @@ export class Address {
 
   /** Bring the viewer to what the fragment says. */
   read() {
-    const state = decodeState(location.hash);
+    clearTimeout(this.timer);
+    this.known = location.hash;
+    const state = decodeState(this.known);
     this.stage.look({ degrees: state.rotation, mirrored: state.mirrored }, true);
     if (state.x === undefined) this.stage.fit(true);
     else this.stage.look({ centerX: state.x, centerY: state.y, scale: state.z }, true);

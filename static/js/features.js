@@ -33,6 +33,8 @@ export class Features extends EventTarget {
     this.shapes = [];
     /** @type {Box | null} */
     this.box = null;
+    /** What the view shows now. @type {Box} */
+    this.seen = [0, 0, 0, 0];
     this.total = 0;
     this.truncated = false;
     this.error = "";
@@ -40,10 +42,14 @@ export class Features extends EventTarget {
 
   /** See to it that what the view shows is there, soon. @param {import("./geometry.js").View} view */
   need(view) {
-    const seen = boxAround(visibleCorners(view));
-    if (this.covers(seen)) return;
+    this.seen = boxAround(visibleCorners(view));
+    this.look();
+  }
+
+  /** Fetch for the view as it is now; a fetch planned for a view that has passed is dropped. */
+  look() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.load(seen), this.options.settleMs);
+    if (!this.covers(this.seen)) this.timer = setTimeout(() => this.load(this.seen), this.options.settleMs);
   }
 
   /** Whether the shapes at hand are all that a box holds. A cut-off answer is good only until a closer view asks again.
@@ -77,9 +83,11 @@ export class Features extends EventTarget {
     } catch (error) {
       if (abort.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      this.error = error.message;
-      this.timer = setTimeout(() => this.load(seen), this.options.retryMs);
+      Object.assign(this, { wanted: undefined, error: error.message });
+      this.timer = setTimeout(() => this.load(this.seen), this.options.retryMs);
     }
+    // The view may have moved to where only the former shapes reached.
+    if (!this.error) this.look();
     this.dispatchEvent(new Event("change"));
   }
 

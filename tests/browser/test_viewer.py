@@ -323,3 +323,16 @@ def test_text_stands_out_from_its_ground(tab, site, key):
     assert len(found) > 10
     assert [each for each in found if each[1] < 4.5] == []
     tab.press("Escape", settle=False)
+
+
+def test_an_address_that_was_edited_is_read_and_not_written_over(tab, site):
+    tab.view(site.liver, "#x=2700&y=1400&z=0.5&s=stored")
+    edited = "#x=3360&y=860&z=1&s=stored"
+    # As an edited address stands for a moment: changed, and its event not yet delivered.
+    tab.page.evaluate("(edited) => history.pushState(null, '', edited)", edited)
+    tab.press("ArrowRight")
+    tab.page.wait_for_timeout(500)
+    assert tab.page.url.endswith(edited)
+    tab.page.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+    tab.settle()
+    assert (float(tab.state["x"]), float(tab.state["y"])) == (3360, 860)
