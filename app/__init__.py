@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> Flask:
     )
     app.config.update(
         MAX_CONTENT_LENGTH=settings.body_limit_mb << 20,
-        TRUSTED_HOSTS=[*settings.trusted_hosts, "[::1]"],
+        TRUSTED_HOSTS=list(settings.trusted_hosts),
         SEND_FILE_MAX_AGE_DEFAULT=None,
     )
     app.url_map.merge_slashes = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,16 @@ from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, encode_jpeg
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.library import STAGING_FOLDER, Library
 from wsi_ml.slides.pyramid import INDEX_MAGIC, RECORD, checksum
+
+
+@dataclass(frozen=True)
+class FakeNetwork:
+    """Facts of a network that does not exist: enough for the tile path."""
+
+    name: str = "sr-fake"
+    kind: str = "sr"
+    sha256: str = "ab" * 32
+    mpp_range: tuple[float, float] = (0.4, 0.62)
 
 
 def smooth_picture(size: Size, seed: int = 0) -> np.ndarray:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from app import create_app
 from app.settings import Settings
 from app.state import EXTENSION
-from tests.versions import add_slide
+from tests.versions import FakeNetwork, add_slide
 from wsi_ml.geometry import Size
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
 from wsi_ml.sr.synthesis import DecodedTiles, MadeTile, TileKey, provenance, synthesise
 from wsi_ml.sr.upscaler import open_upscaler
-
-
-@dataclass(frozen=True)
-class FakeNetwork:
-    """Facts of a network that does not exist: enough for the tile path."""
-
-    name: str = "sr-fake"
-    kind: str = "sr"
-    sha256: str = "ab" * 32
-    mpp_range: tuple[float, float] = (0.4, 0.62)
 
 
 class DirectSynthesis:

@@ -14,7 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from app import create_app
 from app.settings import Settings
 from app.state import EXTENSION
-from tests.versions import add_slide
+from tests.versions import FakeNetwork, add_slide
 from wsi_ml.errors import QueueFullError
 from wsi_ml.geometry import DeepZoom, Region, Size
 from wsi_ml.layers.importing import import_layer
@@ -29,16 +29,6 @@ GLAND = [[1500.0, 1000.0], [2900.0, 1200.0], [2600.0, 1750.0], [2950.0, 2500.0],
 LUMEN = [[1900.0, 1500.0], [2300.0, 1500.0], [2300.0, 1900.0], [1900.0, 1900.0], [1900.0, 1500.0]]
 NUCLEUS = [[3300.0, 800.0], [3420.0, 800.0], [3420.0, 920.0], [3300.0, 920.0], [3300.0, 800.0]]
 EVIL = "<img src=nowhere onerror=document.title='owned'>"
-
-
-@dataclass(frozen=True)
-class FakeNetwork:
-    """Facts of a network that does not exist: enough for the tile path."""
-
-    name: str = "sr-fake"
-    kind: str = "sr"
-    sha256: str = "ab" * 32
-    mpp_range: tuple[float, float] = (0.4, 0.62)
 
 
 class HeldSynthesis:
