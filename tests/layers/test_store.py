@@ -131,14 +131,13 @@ def test_layers_are_of_a_slide_and_a_version(store):
         store.features(ids[0])
     with pytest.raises(UnknownLayerError):
         store.remove(ids[0])
-    store.remove_slide("s1")
+    store.remove(ids[1])
     assert store.layers("s1") == [] and len(list(store.all_features(ids[2]))) == 1
 
 
 def test_before_the_first_layer_there_is_no_database(tmp_path):
     store = LayerStore(tmp_path)
     assert store.layers("s1") == [] and store.check() == []
-    store.remove_slide("s1")
     with pytest.raises(UnknownLayerError):
         store.layer("x")
     assert not store.path.exists()

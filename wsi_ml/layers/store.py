@@ -135,13 +135,10 @@ class LayerStore:
         """Remove a layer and its features in one transaction; raises UnknownLayerError."""
         self.layer(layer_id)
         with self._transaction() as connection:
-            _delete(connection, "id = ?", layer_id)
-
-    def remove_slide(self, slide_id: str) -> None:
-        """Remove all layers of a slide, of every version."""
-        if self.path.exists():
-            with self._transaction() as connection:
-                _delete(connection, "slide_id = ?", slide_id)
+            # Features first: their class rows may not go while features point to them.
+            number = "(SELECT number FROM layers WHERE id = ?)"
+            connection.execute(f"DELETE FROM features WHERE layer_number = {number}", (layer_id,))
+            connection.execute("DELETE FROM layers WHERE id = ?", (layer_id,))
 
     def check(self) -> list[str]:
         """Every inconsistency in the database, one sentence each; empty when all is well."""
@@ -317,13 +314,6 @@ def _rows(layer_number: int | None, features: Sequence[Feature], numbers: dict[s
         properties = orjson.dumps({key: value for key in _PROPERTIES if (value := getattr(feature, key))}).decode()
         class_number = numbers[feature.class_name]
         yield (layer_number, class_number, feature.uuid, feature.score, *box, area, wkb, properties)
-
-
-def _delete(connection: sqlite3.Connection, where: str, value: str) -> None:
-    """Features first: their class rows may not go while features point to them."""
-    layers = f"SELECT number FROM layers WHERE {where}"
-    connection.execute(f"DELETE FROM features WHERE layer_number IN ({layers})", (value,))
-    connection.execute(f"DELETE FROM layers WHERE {where}", (value,))
 
 
 def _wrong_geometries(connection: sqlite3.Connection) -> list[str]:
