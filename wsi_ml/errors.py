@@ -132,3 +132,57 @@ class ModelMemoryError(ModelOutputError):
     """A model found no memory for even one tile, neither on the accelerator nor beside it."""
 
     code = "model_out_of_memory"
+
+
+class ConflictError(OcularError):
+    """The thing exists, and its state does not allow what was asked."""
+
+    code = "conflict"
+
+
+class UnknownModelError(NotFoundError):
+    """No model of that name is known."""
+
+    code = "unknown_model"
+
+
+class UnknownJobError(NotFoundError):
+    """No job of that id is known."""
+
+    code = "unknown_job"
+
+
+class NotPredictableError(OcularError):
+    """A model may not or cannot be run on this slide or region; the sentence names why."""
+
+    code = "not_predictable"
+
+
+class PredictionCancelledError(OcularError):
+    """A prediction was cancelled; what was computed is kept for the next try, nothing was published."""
+
+    code = "cancelled"
+
+
+class ForeignOriginError(OcularError):
+    """A page of another site asked for a change."""
+
+    code = "foreign_origin"
+
+
+class MediaTypeError(OcularError):
+    """The body of a request is of a kind that is not taken."""
+
+    code = "unsupported_media_type"
+
+
+class TooLargeError(OcularError):
+    """The body of a request is larger than allowed."""
+
+    code = "too_large"
+
+
+class LeaseLostError(OcularError):
+    """A worker was silent for too long and its job was given to another; it may not publish."""
+
+    code = "lease_lost"

@@ -10,19 +10,25 @@ import pytest
 import shapely
 
 from tests.conftest import PROJECT_ROOT
+from tests.formats import outlines
 from tests.formats.outlines import HOLE, SQUARE, collection, feature, square
 from wsi_ml.errors import AnnotationFileError
-from wsi_ml.formats import geojson
+from wsi_ml.formats import files, geojson
+from wsi_ml.formats.document import JsonDocument, open_document
 from wsi_ml.formats.feature import UNCLASSIFIED
-from wsi_ml.formats.qupath import NAME_LIMIT, OBJECT_TYPES
+from wsi_ml.formats.qupath import OBJECT_TYPES
 from wsi_ml.formats.report import LossReport
+from wsi_ml.formats.rings import Repairer
+from wsi_ml.formats.values import NAME_LIMIT
 
 UUID = "c5badd12-d986-4fd7-8926-74d209f672c3"
 
 
 def read(text, repair=False):
+    document = open_document(text)
+    assert isinstance(document, JsonDocument)
     report = LossReport(geojson.FORMAT)
-    return [found for _, found in geojson.read_features(text, report, repair=repair)], report
+    return [found for _, found in geojson.read_features(document, Repairer(report, repair))], report
 
 
 def refused(text):
@@ -77,7 +83,7 @@ def test_single_feature_bom_gzip_and_derived_classes(tmp_path):
     one = feature([SQUARE], properties={"classification": {"names": ["Tumor", "Positive"]}, "object_type": "cell"})
     path = tmp_path / "one.geojson.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + orjson.dumps(one)))
-    (found,), _ = read(geojson.read_bytes(path))
+    (found,), _ = read(files.read_bytes(path))
     assert (found.class_name, found.object_type) == ("Tumor: Positive", "cell")
 
 
@@ -191,7 +197,7 @@ def test_damaged_files_are_refused_or_read_and_never_anything_else():
 
 
 def test_an_id_used_twice_is_refused():
-    assert "Feature 1" in refused(collection(feature([SQUARE], id=UUID), feature([SQUARE], id=UUID.upper())))
+    assert "Feature 1" in outlines.refused(collection(feature([SQUARE], id=UUID), feature([SQUARE], id=UUID.upper())))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-" + "9" * 400])
@@ -210,7 +216,6 @@ def test_what_is_not_a_number_is_refused_in_its_feature(number):
         (b'{"type": "FeatureCollection"}', "not GeoJSON"),
         (b'{"type": "FeatureCollection", "features": {}}', "not GeoJSON"),
         (b'{"type": "FeatureCollection", "features": [], "features": []}', "“features” twice"),
-        (b'<?xml version="1.0"?><Annotations/>', "is XML"),
         ('{"type": "FeatureCollection"}'.encode("utf-16"), "not UTF-8"),
     ],
 )
@@ -238,19 +243,19 @@ def test_repair_mends_and_lists():
 
 
 def test_limits_and_unreadable_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(geojson, "BYTE_LIMIT", 1000)
+    monkeypatch.setattr(files, "BYTE_LIMIT", 1000)
     bomb = tmp_path / "bomb.gz"
     bomb.write_bytes(gzip.compress(b" " * 100_000))
     cut_short = tmp_path / "cut.gz"
     cut_short.write_bytes(gzip.compress(collection(FINE))[:-20])
     for path, words in (
         (bomb, "larger than"),
-        (cut_short, "damaged or cut short"),
+        (cut_short, "damaged, cut short"),
         (tmp_path / "none.json", "No such file"),
         (tmp_path, "Is a directory"),
     ):
         with pytest.raises(AnnotationFileError, match=words):
-            geojson.read_bytes(path)
+            files.read_bytes(path)
 
 
 def test_writing_and_reading_again_keeps_everything():
@@ -328,7 +333,7 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_load_without_loss_and_round_trip(shared_data, name):
-    text = geojson.read_bytes(shared_data / "annot-import" / name)
+    text = files.read_bytes(shared_data / "annot-import" / name)
     raw = json.loads(text)
     raw = raw if isinstance(raw, list) else raw["features"]
     found, report = read(text)
@@ -341,6 +346,13 @@ def test_real_files_load_without_loss_and_round_trip(shared_data, name):
     assert [each.geometry.wkb for each in again] == [each.geometry.wkb for each in found]
     assert [each.class_name for each in again] == [each.class_name for each in found]
     assert [each.class_color for each in again if each.class_color] == [c.class_color for c in found if c.class_color]
+
+
+def test_parts_that_overlap_are_mended_into_one():
+    text = collection(feature([[square(0, 0, 10)], [square(5, 5, 10)]], "MultiPolygon"))
+    assert refused(text).startswith("Feature 0 (counted from 0), polygon ")
+    (found,), report = read(text, repair=True)
+    assert found.geometry.area == 175 and len(report.repairs) == 1
 
 
 def test_a_tangled_outline_is_named_and_not_repaired_for_ever():

@@ -10,7 +10,8 @@ from tests.versions import add_slide
 from wsi_ml.errors import AnnotationFileError, BadRequestError, UnknownLayerError, UnknownSlideError
 from wsi_ml.formats import geojson
 from wsi_ml.geometry import Size
-from wsi_ml.layers.importing import export_geojson, import_layer, read_for_slide
+from wsi_ml.layers.exporting import export_layer
+from wsi_ml.layers.importing import import_layer, read_for_slide
 from wsi_ml.layers.palette import PALETTE, class_colors
 from wsi_ml.layers.planes import plane_map
 from wsi_ml.layers.store import LayerStore
@@ -102,10 +103,10 @@ def test_planes_are_applied_both_ways(library, tmp_path):
         (stored,) = LayerStore(library.root).all_features(layer.id)
         factor = 2 if plane == "stored" else 1
         assert shapely.get_coordinates(stored.geometry).tolist() == [[x * factor, y * factor] for x, y in awkward]
-        text = b"".join(export_geojson(library.root, slide_id, layer.id, plane=plane))
+        text = b"".join(export_layer(library.root, slide_id, layer.id, plane=plane).chunks)
         assert orjson.loads(text)["features"][0]["geometry"]["coordinates"] == [awkward]
     with pytest.raises(UnknownLayerError):
-        export_geojson(library.root, slide_id, "nothing")
+        export_layer(library.root, slide_id, "nothing")
     # A ×20 scan with bounds: level 0 is half the base plane, and the trimmed margin moves the origin.
     source = dataclasses.replace(card.source, l0_mpp=0.4990, l0_bounds_offset=(1000, 300))
     scanned = dataclasses.replace(card, stored_mpp=0.4995, source=source)
@@ -138,6 +139,6 @@ def test_real_file_round_trips_through_the_store(shared_data, library, tmp_path)
     raw = json.loads(path.read_bytes())["features"]
     assert report.lossless and layer.count == len(raw) == 502
     assert layer.colors == {"nuclei_tumor": "#c80000", "nuclei_apoptosis": "#330033", "nuclei_lymphocyte": "#ff00ff"}
-    text = b"".join(export_geojson(library.root, slide_id, layer.id))
+    text = b"".join(export_layer(library.root, slide_id, layer.id).chunks)
     assert orjson.loads(text)["features"] == raw
     assert report.format == geojson.FORMAT

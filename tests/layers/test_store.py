@@ -9,8 +9,9 @@ import shapely
 
 from wsi_ml.errors import DiskFullError, LibraryError, UnknownLayerError
 from wsi_ml.formats.feature import Feature
+from wsi_ml.layers.database import DATABASE_FILE
 from wsi_ml.layers.layer import BaseBox, NewLayer
-from wsi_ml.layers.store import DATABASE_FILE, LayerStore
+from wsi_ml.layers.store import LayerStore
 
 
 def box(x, y, side, class_name="nucleus", score=None, **facts):
@@ -146,9 +147,9 @@ def test_before_the_first_layer_there_is_no_database(tmp_path):
 def test_newer_or_foreign_databases_are_refused(tmp_path):
     path = tmp_path / DATABASE_FILE
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(LibraryError, match="format 2; this Ocular reads format 1"):
+    with pytest.raises(LibraryError, match="format 3; this Ocular reads format 2"):
         LayerStore(tmp_path).layers("s1")
     path.write_bytes(b"no database at all, but long enough to be looked at as if it were one")
     with pytest.raises(LibraryError, match="cannot be used"):
@@ -157,12 +158,12 @@ def test_newer_or_foreign_databases_are_refused(tmp_path):
 
 def test_a_full_disk_keeps_nothing(store):
     store.publish(new(), [box(0, 0, 1)])
-    with store._connection() as connection:
+    with store.database.connection() as connection:
         connection.execute("PRAGMA max_page_count = 40")
     with pytest.raises(DiskFullError):
         store.publish(new("too much"), [box(n, n, 1) for n in range(5000)])
     assert [layer.name for layer in store.layers("slide0000001")] == ["a layer"]
-    with store._connection() as connection:
+    with store.database.connection() as connection:
         connection.execute("PRAGMA max_page_count = 1000000")
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import itertools
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,80 +11,51 @@ import orjson
 import shapely
 
 from wsi_ml.errors import AnnotationFileError
+from wsi_ml.formats.canvas import NO_COLOR, Canvas, batches
+from wsi_ml.formats.document import JsonDocument
 from wsi_ml.formats.feature import Feature
-from wsi_ml.formats.pieces import cut, parse
 from wsi_ml.formats.qupath import properties_of, write_properties
 from wsi_ml.formats.report import LossReport
 from wsi_ml.formats.rings import Place, Repairer, check_valid, polygon_of
 
 FORMAT = "GeoJSON (QuPath)"
-BYTE_LIMIT = 256 << 20
-WRITE_BATCH = 1024
 _NOT_POLYGONS = ("Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection")
 _FEATURE_KEYS = {"type", "id", "geometry", "properties", "bbox"}
 _GEOMETRY_KEYS = {"type", "coordinates", "bbox"}
 
 
-def read_bytes(path: Path) -> bytes:
-    """A whole file, unpacked when it is gzip; raises AnnotationFileError over `BYTE_LIMIT` or when unreadable."""
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            text = file.read(BYTE_LIMIT + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged or cut short"
-        raise AnnotationFileError(f"The annotation file “{path.name}” cannot be read: {reason}.") from None
-    if len(text) > BYTE_LIMIT:
-        raise AnnotationFileError(f"The annotation file is larger than {BYTE_LIMIT >> 20} MiB; split it into several.")
-    return text
-
-
-def read_features(text: bytes, report: LossReport, *, repair: bool = False) -> Iterator[tuple[Place, Feature]]:
+def read_features(document: JsonDocument, repairer: Repairer) -> Iterator[tuple[Place, Feature]]:
     """(place in the file, feature) of each polygon, in the file's own plane; what is not kept goes to the report.
 
     Accepts a FeatureCollection, one Feature or a bare array of features. Raises AnnotationFileError at the first fault
     that is not to be repaired; the sentence names the feature, ring and coordinate, and what to do about it.
     """
-    pieces = cut(_utf8(text))
-    features = itertools.chain(_frame_features(parse(pieces.frame, "The file"), report), pieces.features())
-    repairer = Repairer(report, repair)
-    seen: set[str] = set()
-    for index, value in enumerate(features):
+    report = repairer.report
+    for index, value in enumerate(_values(document, report)):
         place = Place(index)
         report.read += 1
         feature = _feature_of(value, place, repairer)
         if feature is None:
             continue
-        if feature.uuid in seen:
-            raise AnnotationFileError(f"{place}: its id {feature.uuid} was used before; give each feature its own.")
-        seen.add(feature.uuid)
         report.kept += 1
         yield place, feature
 
 
-def _utf8(text: bytes) -> bytes:
-    if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in text[:4]:
-        raise AnnotationFileError("The annotation file is not UTF-8 text; save it as UTF-8.")
-    if text.lstrip()[:1] == b"<":
-        raise AnnotationFileError("The annotation file is XML, not GeoJSON; export it as GeoJSON.")
-    return text.removeprefix(b"\xef\xbb\xbf")
-
-
-def _frame_features(frame: Any, report: LossReport) -> list[Any]:
-    """Features in the frame itself (a single Feature); raises AnnotationFileError when the file is not GeoJSON."""
+def _values(document: JsonDocument, report: LossReport) -> Iterator[Any]:
+    """The features, or the one that the file is; raises AnnotationFileError when it is not GeoJSON."""
+    frame = document.frame
     if isinstance(frame, list):
-        return frame
+        return document.items("")
     kind = frame.get("type") if isinstance(frame, dict) else None
     if kind == "Feature":
-        return [frame]
+        return iter([frame])
     if kind != "FeatureCollection" or not isinstance(frame.get("features"), list):
         raise AnnotationFileError(
             "The file is not GeoJSON: at its top must be a FeatureCollection, a Feature or an array of features."
         )
     for key in sorted(frame.keys() - {"type", "features", "bbox"}):
         report.lose(f"“{key[:60]}” of the collection")
-    return frame["features"]
+    return document.items("features")
 
 
 def _feature_of(value: Any, place: Place, repairer: Repairer) -> Feature | None:
@@ -132,14 +99,14 @@ def write_features(features: Iterable[Feature], class_colors: Mapping[str, str],
     """A FeatureCollection in chunks of bytes, memory bounded; `members` (total …) stand before the features."""
     yield orjson.dumps({"type": "FeatureCollection", **members})[:-1] + b',"features":['
     separator = b""
-    for batch in _batches(features):
+    for batch in batches(features):
         coordinates = coordinates_of([feature.geometry for feature in batch])
         values = [
             {
                 "type": "Feature",
                 "id": feature.uuid,
                 "geometry": {"type": feature.geometry.geom_type, "coordinates": points},
-                "properties": write_properties(feature, class_colors.get(feature.class_name, "#808080")),
+                "properties": write_properties(feature, class_colors.get(feature.class_name, NO_COLOR)),
             }
             for feature, points in zip(batch, coordinates, strict=True)
         ]
@@ -148,10 +115,16 @@ def write_features(features: Iterable[Feature], class_colors: Mapping[str, str],
     yield b"]}\n"
 
 
-def _batches(features: Iterable[Feature]) -> Iterator[tuple[Feature, ...]]:
-    source = iter(features)
-    while batch := tuple(itertools.islice(source, WRITE_BATCH)):
-        yield batch
+def write_file(features: Iterable[Feature], canvas: Canvas, report: LossReport) -> Iterator[bytes]:
+    """A file of features as `write_features` makes it; GeoJSON holds all of a feature, so the report only counts."""
+    return write_features(_counted(features, report), canvas.class_colors)
+
+
+def _counted(features: Iterable[Feature], report: LossReport) -> Iterator[Feature]:
+    for feature in features:
+        report.read += 1
+        report.kept += 1
+        yield feature
 
 
 def coordinates_of(geometries: list[shapely.Geometry]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Cut a JSON document into its features, so that each is parsed alone, strictly, and memory stays flat.
+"""Cut a JSON document into its items (features, annotations …): each is parsed alone, strictly, and memory stays flat.
 
 A parsed document needs about nine times its bytes; the bytes themselves and one feature at a time need one. Brackets
 are found in numpy, a block at a time; orjson then parses each piece, and with it refuses NaN, Infinity, 1e999 and lone
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,44 +30,69 @@ PIECE_LIMIT = 32 << 20
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"(\s*+:)?', re.DOTALL)
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_FEATURES_KEY = re.compile(rb'"features"\s*:\s*$')
+_LIST_KEY = re.compile(rb'"(features|annotations|objects|positive|negative)"\s*:\s*$')
+_NUMBERS = {"coordinates", "vertices", "points", "segmentation"}
 _SPACE = b" \t\r\n"
+
+Span = tuple[int, int]
+Bracket = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A document cut up: `frame` is it with the list of features emptied, `spans` the byte ranges of the features."""
+    """A document cut up: `frame` is it with its lists of items emptied, `lists` the byte ranges of each list's items.
+
+    The name of a list is its key, or "" where the document is itself a list.
+    """
 
     text: bytes
     frame: bytes
-    spans: list[tuple[int, int]]
+    lists: dict[str, list[Span]]
 
-    def features(self) -> Iterator[Any]:
-        """Each feature parsed, in order; raises AnnotationFileError that names the feature."""
-        for index, (start, end) in enumerate(self.spans):
-            yield parse(self.text[start:end], f"Feature {index} (counted from 0)")
+    def items(self, name: str, what: str = "Feature") -> Iterator[Any]:
+        """Each item of a list parsed, in order; raises AnnotationFileError that names the item."""
+        for index, (start, end) in enumerate(self.lists.get(name, ())):
+            yield parse(self.text[start:end], f"{what} {index} (counted from 0)")
 
 
 def cut(text: bytes) -> Pieces:
-    """Cut a FeatureCollection or a bare array of features; any other document becomes a frame without spans.
+    """Cut a document at the list that it is, or at the lists under the keys where formats keep their items.
 
-    Raises AnnotationFileError for brackets that do not match, nesting deeper than `DEPTH_LIMIT`, or anything between
-    two features but a comma.
+    Where there are `features`, only they are cut. A document without such a list is a frame alone. Raises
+    AnnotationFileError for brackets that do not match, nesting deeper than `DEPTH_LIMIT`, or anything between two items
+    but a comma.
     """
-    list_depth = 1 if text.lstrip(_SPACE)[:1] == b"[" else 2
-    opened, closed = _brackets(text, list_depth)
-    list_opens = [at for at, depth in opened if depth == list_depth and text[at] == ord("[")]
-    if list_depth == 2:
-        list_opens = [at for at in list_opens if _FEATURES_KEY.search(text, max(0, at - 80), at)]
-    if not list_opens:
-        return Pieces(text, text, [])
-    list_open = list_opens[0]
-    list_close = next((at for at, depth in closed if at > list_open and depth == list_depth - 1), len(text))
-    starts = [at for at, depth in opened if depth == list_depth + 1 and list_open < at < list_close]
-    ends = [at + 1 for at, depth in closed if depth == list_depth and list_open < at < list_close]
-    spans = list(zip(starts, ends, strict=True))
-    _check_between(text, list_open, list_close, spans)
-    return Pieces(text, text[: list_open + 1] + text[list_close:], spans)
+    bare = text.lstrip(_SPACE)[:1] == b"["
+    depth = 1 if bare else 2
+    opened, closed = _brackets(text, depth)
+    starts = [at for at, level in opened if level == depth + 1]
+    ends = [at + 1 for at, level in closed if level == depth]
+    closings = [at for at, level in closed if level == depth - 1]
+    lists: dict[str, list[Span]] = {}
+    kept: list[tuple[str, Span]] = []
+    for at, level in opened:
+        if level != depth or text[at] != ord("["):
+            continue
+        key = None if bare else _LIST_KEY.search(text, max(0, at - 80), at)
+        if not bare and key is None:
+            continue
+        name = "" if key is None else key[1].decode()
+        close = closings[bisect(closings, at)]
+        spans = list(zip(starts[bisect(starts, at) : bisect(starts, close)],
+                         ends[bisect(ends, at) : bisect(ends, close)], strict=True))  # fmt: skip
+        if spans or not text[at + 1 : close].strip(_SPACE):
+            _check_between(text, name, (at, close), spans)
+            lists[name] = spans
+            kept.append((name, (at + 1, close)))
+    if "features" in lists:
+        lists = {"features": lists["features"]}
+    return Pieces(text, _without(text, [span for name, span in kept if name in lists]), lists)
+
+
+def _without(text: bytes, spans: list[Span]) -> bytes:
+    """The text less some ranges, given in order."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return b"".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def parse(text: bytes, what: str) -> Any:
@@ -81,10 +108,10 @@ def parse(text: bytes, what: str) -> Any:
     return value
 
 
-def _brackets(text: bytes, list_depth: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(position, depth after it) of the opening and of the closing brackets near the list of features."""
-    opened: list[tuple[int, int]] = []
-    closed: list[tuple[int, int]] = []
+def _brackets(text: bytes, list_depth: int) -> tuple[list[Bracket], list[Bracket]]:
+    """(position, depth after it) of the opening and of the closing brackets near the list of items."""
+    opened: list[Bracket] = []
+    closed: list[Bracket] = []
     inside, depth = 0, 0
     for start, block in _blocks(text):
         data = np.frombuffer(block, np.uint8)
@@ -95,7 +122,9 @@ def _brackets(text: bytes, list_depth: int) -> tuple[list[tuple[int, int]], list
         depths = depth + np.cumsum(steps)
         if len(depths):
             if depths.max() > DEPTH_LIMIT:
-                raise AnnotationFileError(f"The file nests brackets deeper than {DEPTH_LIMIT}: it is not GeoJSON.")
+                raise AnnotationFileError(
+                    f"The file nests brackets deeper than {DEPTH_LIMIT}; no annotation file does."
+                )
             depth = int(depths[-1])
         inside = int(in_string[-1])
         for found, chosen in (
@@ -122,19 +151,20 @@ def _blocks(text: bytes) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
-def _check_between(text: bytes, list_open: int, list_close: int, spans: list[tuple[int, int]]) -> None:
-    edges = [(list_open, list_open + 1), *spans, (list_close, list_close + 1)]
+def _check_between(text: bytes, name: str, inside: Span, spans: list[Span]) -> None:
+    edges = [(inside[0], inside[0] + 1), *spans, (inside[1], inside[1] + 1)]
     for index, ((_, end), (start, _)) in enumerate(pairwise(edges)):
         wanted = b"," if 0 < index < len(spans) else b""
         if text[end:start].strip(_SPACE) != wanted:
             found = text[end:start].strip(_SPACE)[:20].decode("utf-8", "replace")
-            raise AnnotationFileError(f"The list of features is not valid JSON before feature {index}: “{found}”.")
+            what = f"The list “{name}”" if name else "The file’s list"
+            raise AnnotationFileError(f"{what} is not valid JSON before item {index}: “{found}”.")
 
 
 def _key_count(value: Any) -> int:
     if isinstance(value, dict):
         # Coordinates hold no keys; where they do, the count differs and the slow check decides.
-        return len(value) + sum(_key_count(inner) for key, inner in value.items() if key != "coordinates")
+        return len(value) + sum(_key_count(inner) for key, inner in value.items() if key not in _NUMBERS)
     if isinstance(value, list):
         return sum(map(_key_count, value))
     return 0
@@ -143,7 +173,6 @@ def _key_count(value: Any) -> int:
 def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise AnnotationFileError(f"{what} has the key “{twice}” twice; keep one of them.")
     return found

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import uuid
 from typing import Any
 
 from wsi_ml.errors import AnnotationFileError
 from wsi_ml.formats.feature import UNCLASSIFIED, Feature
 from wsi_ml.formats.report import LossReport
 from wsi_ml.formats.rings import Place
+from wsi_ml.formats.values import SCORE, score_of, text_of, uuid_of
 
-NAME_LIMIT = 256
-SCORE = "score"
-"""The measurement that holds a model's confidence, 0 to 1."""
 OLD_TYPES = {
     "PathAnnotationObject": "annotation",
     "PathDetectionObject": "detection",
@@ -26,7 +22,6 @@ OLD_TYPES = {
 OBJECT_TYPES = set(OLD_TYPES.values())
 _READ = {"objectType", "object_type", "type", "classification", "color", "name", "isLocked", "measurements", "metadata"}
 _NOT_NUMBERS = {"NaN", "Infinity", "-Infinity"}
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def properties_of(value: dict[str, Any], place: Place, report: LossReport) -> dict[str, Any]:
@@ -38,18 +33,17 @@ def properties_of(value: dict[str, Any], place: Place, report: LossReport) -> di
         report.lose(f"property “{key[:60]}”", place.feature)
     class_name, class_color = _classification(properties.get("classification"), place, report)
     measurements = _measurements(properties.get("measurements"), place, report)
-    score = measurements.get(SCORE)
-    scored = isinstance(score, (int, float)) and 0 <= score <= 1
+    score = score_of(measurements.get(SCORE))
     return {
-        "uuid": _uuid_of(value.get("id"), place, report),
+        "uuid": uuid_of(value.get("id"), place, report, not_ids=tuple(OLD_TYPES)),
         "class_name": class_name,
         "class_color": class_color,
         "object_type": _object_type(value.get("id"), properties),
-        "score": float(score) if scored and score is not None else None,
-        "name": _text(properties.get("name"), "name", place),
+        "score": score,
+        "name": text_of(properties.get("name"), "name", place),
         "color": _color(properties.get("color"), "color", place, report),
         "locked": properties.get("isLocked") is True,
-        "measurements": {name: number for name, number in measurements.items() if name != SCORE or not scored},
+        "measurements": {name: number for name, number in measurements.items() if name != SCORE or score is None},
         "metadata": _metadata(properties.get("metadata"), place, report),
     }
 
@@ -84,7 +78,7 @@ def _classification(value: Any, place: Place, report: LossReport) -> tuple[str, 
     if value is None:
         return UNCLASSIFIED, None
     if isinstance(value, str):
-        return _text(value, "classification", place) or UNCLASSIFIED, None
+        return text_of(value, "classification", place) or UNCLASSIFIED, None
     if not isinstance(value, dict):
         raise AnnotationFileError(f'{place}: “classification” is neither an object nor a name. Write {{"name": …}}.')
     names = value.get("names")
@@ -92,7 +86,7 @@ def _classification(value: Any, place: Place, report: LossReport) -> tuple[str, 
     color = value.get("color", value.get("colorRGB"))
     for key in sorted(value.keys() - {"name", "names", "color", "colorRGB"}):
         report.lose(f"“{key[:60]}” of the classification", place.feature)
-    class_name = _text(name, "classification.name", place) or UNCLASSIFIED
+    class_name = text_of(name, "classification.name", place) or UNCLASSIFIED
     return class_name, _color(color, "classification.color", place, report)
 
 
@@ -142,20 +136,3 @@ def _object_type(id_: Any, properties: dict[str, Any]) -> str:
     word = next((properties[key] for key in ("objectType", "object_type", "type") if key in properties), id_)
     word = OLD_TYPES.get(word, word) if isinstance(word, str) else word
     return word if isinstance(word, str) and word in OBJECT_TYPES else "annotation"
-
-
-def _uuid_of(id_: Any, place: Place, report: LossReport) -> str:
-    """The feature's UUID, or a new one: QuPath keeps an id only when it is a UUID."""
-    if isinstance(id_, str) and _UUID.fullmatch(id_):
-        return id_.lower()
-    if id_ is not None and id_ not in tuple(OLD_TYPES):
-        report.lose("id that is not a UUID (a new one was given)", place.feature)
-    return str(uuid.uuid4())
-
-
-def _text(value: Any, what: str, place: Place) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > NAME_LIMIT or "\0" in value:
-        raise AnnotationFileError(f"{place}: “{what}” is not a text of at most {NAME_LIMIT} characters. Shorten it.")
-    return value

@@ -28,6 +28,8 @@ class LossReport:
     """Features in the layer."""
     losses: dict[str, Entry] = field(default_factory=dict)
     repairs: dict[str, Entry] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the file as a whole that are neither loss nor repair."""
 
     @property
     def lossless(self) -> bool:
@@ -50,7 +52,8 @@ class LossReport:
                 examples = ", ".join(map(str, entry.features)) + (" …" if entry.count > len(entry.features) else "")
                 where = f"; features {examples}" if entry.features else ""
                 lines.append(f"{heading}: {entry.what} (×{entry.count}{where})")
-        return lines if not self.lossless else [*lines, "Nothing was lost."]
+        lines += [] if not self.lossless else ["Nothing was lost."]
+        return lines + [f"note: {note}" for note in self.notes]
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -61,6 +64,7 @@ class LossReport:
             "lossless": self.lossless,
             "losses": [vars(entry) for entry in self.losses.values()],
             "repairs": [vars(entry) for entry in self.repairs.values()],
+            "notes": self.notes,
         }
 
     @classmethod
@@ -69,6 +73,7 @@ class LossReport:
         report = cls(value["format"], value["read"], value["kept"])
         report.losses = {entry["what"]: Entry(**entry) for entry in value["losses"]}
         report.repairs = {entry["what"]: Entry(**entry) for entry in value["repairs"]}
+        report.notes = value.get("notes", [])
         return report
 
 

@@ -73,17 +73,32 @@ def polygon_of(rings: Any, place: Place, repairer: Repairer) -> shapely.Polygon 
 def _ring_of(ring: Any, place: Place, repairer: Repairer) -> np.ndarray | None:
     if not isinstance(ring, list):
         raise AnnotationFileError(f"{place}: a ring is a list of points. Write [[x, y], …].")
-    points = _points_of(ring, place)
+    points = points_of(ring, place)
     if 3 in set(map(len, ring)):
         repairer.report.lose("third coordinate (z) of points", place.feature)
+    return closed_ring(points, place, repairer)
+
+
+def outline_of(points: np.ndarray, place: Place, repairer: Repairer) -> shapely.Geometry | None:
+    """Valid area inside the n × 2 points of one ring that its format leaves open; None when repair left nothing."""
+    ring = closed_ring(points, replace(place, ring=place.ring or 0), repairer, implied=True)
+    return None if ring is None else check_valid(shapely.Polygon(ring), place, repairer)
+
+
+def closed_ring(points: np.ndarray, place: Place, repairer: Repairer, *, implied: bool = False) -> np.ndarray | None:
+    """The n × 2 points with the first repeated at the end; None when repair removed a ring of too few.
+
+    An open ring is a fault, unless its format implies the last edge (`implied`).
+    """
     if len(points) and (points[0] != points[-1]).any():
         first, last = _words(points[0]), _words(points[-1])
-        repairer.fault(
-            place,
-            f"the ring is not closed: it starts at {first} and ends at {last}",
-            f"Repeat {first} at the end",
-            "open ring closed",
-        )
+        if not implied:
+            repairer.fault(
+                place,
+                f"the ring is not closed: it starts at {first} and ends at {last}",
+                f"Repeat {first} at the end",
+                "open ring closed",
+            )
         points = np.vstack([points, points[:1]])
     if len(points) < 4:
         at = f" at {_words(points[0])}" if len(points) else ""
@@ -97,7 +112,7 @@ def _ring_of(ring: Any, place: Place, repairer: Repairer) -> np.ndarray | None:
     return points
 
 
-def _points_of(ring: list[Any], place: Place) -> np.ndarray:
+def points_of(ring: list[Any], place: Place) -> np.ndarray:
     """The points of one ring as n × 2 numbers; raises AnnotationFileError that names the first bad point."""
     # bool is an int to isinstance, so types are compared. The maps run in C, the loop only to find what is wrong.
     lengths = set(map(len, ring)) if set(map(type, ring)) <= {list} else {0}
@@ -106,7 +121,11 @@ def _points_of(ring: list[Any], place: Place) -> np.ndarray:
             if type(point) is not list or len(point) not in (2, 3) or not set(map(type, point)) <= {int, float}:
                 found = str(point)[:60]
                 raise AnnotationFileError(f"{place}, point {number}: {found} is not a point. Write [x, y] in numbers.")
-    points = np.array([point[:2] for point in ring], np.float64).reshape(-1, 2)
+    return on_slide_scale(np.array([point[:2] for point in ring], np.float64).reshape(-1, 2), place)
+
+
+def on_slide_scale(points: np.ndarray, place: Place) -> np.ndarray:
+    """The same points; raises AnnotationFileError for one beyond `COORDINATE_LIMIT`."""
     if np.abs(points).max(initial=0) > COORDINATE_LIMIT:
         number = int(np.abs(points).max(axis=1).argmax())
         raise AnnotationFileError(f"{place}, point {number}: {_words(points[number])} lies on no slide. Correct it.")
@@ -126,16 +145,21 @@ def check_valid(geometry: shapely.Geometry, place: Place, repairer: Repairer) ->
         fault_place, words = replace(place, ring=0), "the polygon has no area"
     at = f" at {_words(shapely.get_coordinates(spot)[0])}" if spot is not None else ""
     repairer.fault(fault_place, words + at, "Correct the outline", f"{words}: made valid")
+    check_tangle(geometry, place)
+    return polygonal(shapely.make_valid(geometry, method="structure", keep_collapsed=False))
+
+
+def check_tangle(geometry: shapely.Geometry, place: Place) -> None:
+    """Raise AnnotationFileError where edges meet more than `CROSSING_LIMIT` times."""
     if _crossings(geometry, CROSSING_LIMIT) > CROSSING_LIMIT:
         raise AnnotationFileError(
             f"{place}: too tangled to repair, its edges meet over {CROSSING_LIMIT:,} times. Redraw it."
         )
-    return polygonal(shapely.make_valid(geometry, method="structure", keep_collapsed=False))
 
 
 def _crossings(geometry: shapely.Geometry, limit: int) -> int:
     """How often edges meet other edges than their two neighbours, counted no further than a little past `limit`."""
-    rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(geometry)]
+    rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(_flat(geometry))]
     edges = shapely.linestrings(np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings]))
     tree = shapely.STRtree(edges)
     found = 0

@@ -1,15 +1,15 @@
-"""An annotation file to a layer and a layer to a file: all or nothing, with a loss report."""
+"""An annotation file to a layer: all or nothing, with a loss report."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from wsi_ml.errors import AnnotationFileError
-from wsi_ml.formats import geojson
 from wsi_ml.formats.feature import Feature
+from wsi_ml.formats.files import read_bytes
+from wsi_ml.formats.reading import open_annotations
 from wsi_ml.formats.report import LossReport
 from wsi_ml.formats.rings import Repairer, check_inside
 from wsi_ml.layers.layer import Layer, NewLayer
@@ -38,26 +38,36 @@ def import_layer(
     path = Path(path)
     card = Library(library_root).card(slide_id)
     store = LayerStore(library_root)
-    text = geojson.read_bytes(path)
+    text = read_bytes(path)
     source = {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text), "plane": plane, "repair": repair}
     new = NewLayer(slide_id, card.version, name or layer_name(path), kind, {"source": source})
     for layer in store.layers(slide_id, card.version):
         if (layer.name, layer.kind, layer.provenance.get("source")) == (new.name, new.kind, source):
             return layer, LossReport.from_json(layer.provenance["report"])
     features, report = read_for_slide(text, card, plane=plane, repair=repair)
-    return store.publish(replace(new, provenance={"source": source, "report": report.to_json()}), features), report
+    new = replace(new, provenance={"source": source, "report": report.to_json()})
+    return store.publish(new, features, card.base_size), report
 
 
 def read_for_slide(
     text: bytes, card: Card, *, plane: str = "base", repair: bool = False
 ) -> tuple[list[Feature], LossReport]:
-    """Features of a GeoJSON text in base-plane pixels, every one on the slide; raises AnnotationFileError."""
+    """Features of a file of any known format in base-plane pixels, every one on the slide.
+
+    Raises AnnotationFileError, BadRequestError for an unknown plane.
+    """
     to_base = plane_map(plane, card).to_base
-    report = LossReport(geojson.FORMAT)
+    opened = open_annotations(text)
+    report = LossReport(opened.reader.title)
+    if opened.reader.on_scan and plane != "scan" and plane_map(plane, card) != plane_map("scan", card):
+        report.notes.append(
+            f"The coordinates were taken as pixels of the plane “{plane}”, which differ from the scan’s, and programs "
+            f"that write {report.format} show the scan. If the outlines lie elsewhere, import with --plane scan."
+        )
     repairer = Repairer(report, repair)
     features = []
     colors: dict[str, str] = {}
-    for place, feature in geojson.read_features(text, report, repair=repair):
+    for place, feature in opened.features(report, repair=repair):
         inside = check_inside(to_base(feature.geometry), card.base_size, place, repairer)
         if inside is None:
             report.kept -= 1
@@ -71,15 +81,6 @@ def read_for_slide(
     return features, report
 
 
-def export_geojson(library_root: Path | str, slide_id: str, layer_id: str, *, plane: str = "base") -> Iterator[bytes]:
-    """A layer as QuPath GeoJSON in the pixels of `plane`, in chunks; raises UnknownLayerError and UnknownSlideError."""
-    store = LayerStore(library_root)
-    layer = store.layer_of(slide_id, layer_id)
-    from_base = plane_map(plane, Library(library_root).card(slide_id, layer.version)).from_base
-    features = (replace(each, geometry=from_base(each.geometry)) for each in store.all_features(layer_id))
-    return geojson.write_features(features, layer.colors)
-
-
 def layer_name(path: Path) -> str:
     """Name of a layer that is given none: the file's, without its extensions."""
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.name
+    return path.name.removesuffix(".gz").removesuffix(".zip").rsplit(".", 1)[0] or path.name

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from wsi_ml.formats.feature import Feature
+from wsi_ml.layers.columns import UNIT_AREA
 
 KINDS = ("truth", "annotation", "prediction")
 ID_LENGTH = 12
@@ -47,6 +48,10 @@ class Layer:
     provenance: dict[str, Any]
     created: str
     classes: tuple[LayerClass, ...]
+    stored_in: str = "database"
+    """Where the features are kept: `database` (exact) or `file` (sixteenths of a base-plane pixel)."""
+    scored: bool = False
+    """True when any feature has a score."""
 
     @property
     def count(self) -> int:
@@ -67,6 +72,8 @@ class Layer:
             "version": self.version,
             "created": self.created,
             "count": self.count,
+            "scored": self.scored,
+            "unit_area": UNIT_AREA,
             "classes": [
                 {
                     "name": each.name,

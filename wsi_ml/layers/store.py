@@ -1,55 +1,51 @@
-"""Layers in SQLite: published whole or not at all, found by box through an R*Tree, immutable until removed."""
+"""The store of layers: rows in SQLite, features there or in a file; published whole or not at all, then immutable."""
 
 # ruff: noqa: S608 - queries are joined from constants of this file; every value is bound
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
+import math
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
-import shapely
 
-from wsi_ml.errors import DiskFullError, LibraryError, UnknownLayerError
+from wsi_ml.errors import DamagedError, LibraryError, NotFoundError, RemovedError, UnknownLayerError
 from wsi_ml.formats.feature import Feature
+from wsi_ml.formats.geojson import write_features
+from wsi_ml.geometry import Size
+from wsi_ml.layers import feature_table, file_features
+from wsi_ml.layers.database import DATABASE_FILE, LayerDatabase
+from wsi_ml.layers.features_file import FeaturesFile
+from wsi_ml.layers.features_format import FeaturesFacts
+from wsi_ml.layers.file_geojson import write_columns
 from wsi_ml.layers.layer import BaseBox, FeaturePage, Layer, LayerClass, NewLayer
+from wsi_ml.layers.layer_files import LayerFiles
 from wsi_ml.layers.palette import class_colors
+from wsi_ml.layers.store_check import file_faults, orphan_faults, row_faults
 from wsi_ml.slides.card import Card
+from wsi_ml.slides.library import Library
 
-DATABASE_FILE = "layers.sqlite"
-FORMAT = 1
-BUSY_S = 10.0
-LAYER_STEP = 1 << 20
-"""Distance between layers on the third axis of the R*Tree (also in schema.sql)."""
-_BATCH = 4096
-_PROPERTIES = ("object_type", "name", "color", "locked", "measurements", "metadata")
-
-_INSERT = """
-INSERT INTO features (layer_number, class_number, uuid, score, base_x0, base_y0, base_x1, base_y1, base_area, geometry,
-                      properties)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_COLUMNS = "f.class_number, f.uuid, f.score, f.geometry, f.properties"
-_LAYER_COLUMNS = "number, id, slide_id, version, name, kind, provenance, created"
+_LAYER_COLUMNS = "number, id, slide_id, version, name, kind, provenance, created, stored_in, scored, file_check"
 
 
 class LayerStore:
-    """The layers of a library folder; a connection per thread, opened again after a fork, safe for several processes.
+    """The layers of a library folder; safe for several threads and processes.
 
-    The database is made by the first `publish`; before that there are no layers. Raises LibraryError when the database
-    is of a newer format or cannot be used, DiskFullError when the disk is full (nothing half-written is kept).
+    A layer is kept in the database (imported ones, exact) or in a features file (predictions). Every layer has a
+    features file to draw from; for one in the database it is a copy, made again where it is missing. The database is
+    made by the first `publish`; before that there are no layers. Raises LibraryError when the database is of a newer
+    format or cannot be used, DiskFullError when the disk is full (nothing half-written is kept).
     """
 
     def __init__(self, root: Path | str):
-        self.path = Path(root) / DATABASE_FILE
-        self._local = threading.local()
+        self.root = Path(root)
+        self.path = self.root / DATABASE_FILE
+        self.database = LayerDatabase(self.path)
+        self.files = LayerFiles(self.root)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -58,7 +54,7 @@ class LayerStore:
         if not self.path.exists():
             return []
         query = f"SELECT {_LAYER_COLUMNS} FROM layers WHERE slide_id = ? AND ifnull(version = ?, TRUE) ORDER BY number"
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             return [_layer(connection, row) for row in connection.execute(query, (slide_id, version)).fetchall()]
 
     def layers_json(self, slide_id: str, card: Card) -> list[dict[str, Any]]:
@@ -67,7 +63,7 @@ class LayerStore:
 
     def layer(self, layer_id: str) -> Layer:
         """One layer; raises UnknownLayerError."""
-        with self._connection_of(layer_id) as (connection, row):
+        with self._row_of(layer_id) as (connection, row):
             return _layer(connection, row)
 
     def layer_of(self, slide_id: str, layer_id: str) -> Layer:
@@ -76,6 +72,21 @@ class LayerStore:
         if layer.slide_id != slide_id:
             raise UnknownLayerError("This slide has no layer of this id.")
         return layer
+
+    def layer_ids(self) -> set[str]:
+        """Ids of all layers of the library."""
+        if not self.path.exists():
+            return set()
+        with self.database.connection() as connection:
+            return {row[0] for row in connection.execute("SELECT id FROM layers")}
+
+    def layer_by_key(self, key: str) -> Layer | None:
+        """The layer that was published under a key, or None."""
+        if not self.path.exists():
+            return None
+        with self.database.reading() as connection:
+            row = connection.execute(f"SELECT {_LAYER_COLUMNS} FROM layers WHERE key = ?", (key,)).fetchone()
+            return _layer(connection, row) if row else None
 
     def features(
         self,
@@ -88,209 +99,240 @@ class LayerStore:
     ) -> FeaturePage:
         """Features whose bounds meet `bbox` (edges count), largest first, at most `limit` of them, and how many match.
 
-        `classes` keeps those of these names; `min_score` drops those with a lower score (a feature without a score,
-        drawn by a person, stays). One read transaction: count and features agree. Raises UnknownLayerError.
+        `classes` keeps those of these names; `min_score` drops those whose score, rounded to ten-thousandths, is lower
+        (a feature without a score, drawn by a person, stays). Count and features agree. Raises UnknownLayerError.
         """
-        with self._connection_of(layer_id) as (connection, row):
-            where, values = _condition(row[0], bbox, classes, min_score)
-            total = connection.execute(f"SELECT count(*) FROM {where}", values).fetchone()[0]
-            classes_by_number = _classes_of(connection, row[0])
-            query = f"SELECT {_COLUMNS} FROM {where} ORDER BY f.base_area DESC, f.id LIMIT ?"
-            rows = connection.execute(query, (*values, -1 if limit is None else limit)).fetchall()
-        return FeaturePage(_features(rows, classes_by_number), total)
+        with self._row_of(layer_id) as (connection, row):
+            layer = _layer(connection, row)
+            if layer.stored_in == "database":
+                return feature_table.page(
+                    connection, row[0], bbox=bbox, limit=limit, classes=classes, min_score=min_score
+                )
+        found = self.features_file(layer_id).query(bbox, classes, min_score, limit)
+        return FeaturePage(file_features.features_of(layer, found.columns) if found.columns else [], found.total)
+
+    def geojson(
+        self,
+        layer_id: str,
+        *,
+        bbox: BaseBox | None = None,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        min_score: float | None = None,
+    ) -> Iterator[bytes]:
+        """What `features` finds as a FeatureCollection with `total` and `truncated`, in chunks; raises like it."""
+        layer = self.layer(layer_id)
+        if layer.stored_in == "file":
+            found = self.features_file(layer_id).query(bbox, classes, min_score, limit)
+            truncated = (0 if found.columns is None else len(found.columns)) < found.total
+            return write_columns(layer, found.columns, total=found.total, truncated=truncated)
+        page = self.features(layer_id, bbox=bbox, limit=limit, classes=classes, min_score=min_score)
+        return write_features(page.features, layer.colors, total=page.total, truncated=page.truncated)
 
     def all_features(self, layer_id: str) -> Iterator[Feature]:
-        """Every feature of a layer in the order of publication, in bounded memory; raises UnknownLayerError."""
-        with self._connection_of(layer_id) as (connection, row):
-            classes = _classes_of(connection, row[0])
-            query = f"SELECT f.id, {_COLUMNS} FROM features f WHERE layer_number = ? AND id > ? ORDER BY id LIMIT ?"
-            last = 0
-            while rows := connection.execute(query, (row[0], last, _BATCH)).fetchall():
-                last = rows[-1][0]
-                yield from _features([each[1:] for each in rows], classes)
+        """Every feature of a layer in bounded memory; raises UnknownLayerError.
+
+        Those of the database come in order of publication, those of a file in the order of the file, which is by place.
+        """
+        with self._row_of(layer_id) as (connection, row):
+            layer = _layer(connection, row)
+            if layer.stored_in == "database":
+                for batch in feature_table.batches(connection, row[0]):
+                    yield from batch
+                return
+        yield from file_features.all_features(layer, self.features_file(layer_id))
+
+    def features_file(self, layer_id: str) -> FeaturesFile:
+        """The features file of a layer; a drawing copy that is missing is made first.
+
+        Raises UnknownLayerError, and DamagedError when the file is missing or damaged.
+        """
+        with self._row_of(layer_id) as (connection, row):
+            layer, check = _layer(connection, row), row[10]
+        if layer.stored_in == "database" and not self.files.path(layer_id).exists():
+            self._make_copy(layer)
+        try:
+            return self.files.open(layer_id, check)
+        except DamagedError:
+            self.layer(layer_id)  # raises when it was removed meanwhile
+            raise
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, layer: NewLayer, features: Sequence[Feature]) -> Layer:
-        """Write a layer with all its features (base-plane pixels) in one transaction and return it."""
+    def publish(self, new: NewLayer, features: Sequence[Feature], base_size: Size | None = None) -> Layer:
+        """Write a layer with all its features (base-plane pixels) into the database and return it, all or nothing.
+
+        With the size of the slide's base plane the drawing copy is written beforehand, without it at the first use.
+        """
         counted = _count_classes(features)
         numbers = {each.name: number for number, each in enumerate(counted)}
-        provenance = orjson.dumps(layer.provenance).decode()
-        with self._transaction() as connection:
-            cursor = connection.execute(
-                "INSERT INTO layers (id, slide_id, version, name, kind, provenance, created) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (layer.id, layer.slide_id, layer.version, layer.name, layer.kind, provenance, layer.created),
-            )
-            layer_number = cursor.lastrowid
-            connection.executemany(
-                "INSERT INTO classes (layer_number, number, name, color, count, base_area) VALUES (?, ?, ?, ?, ?, ?)",
-                [(layer_number, numbers[c.name], c.name, c.color, c.count, c.base_area) for c in counted],
-            )
-            for start in range(0, len(features), _BATCH):
-                connection.executemany(_INSERT, _rows(layer_number, features[start : start + _BATCH], numbers))
-        return self.layer(layer.id)
+        scored = any(feature.score is not None for feature in features)
+        with self.files.staged(new.id) if base_size is not None else contextlib.nullcontext() as staged:
+            if base_size is not None and staged is not None:
+                parts = (features[start : start + 4096] for start in range(0, len(features), 4096))
+                file_features.write_copy(staged, list(numbers), base_size, parts)
+            with self._publishing(new.id, staged) as connection:
+                layer_number = _insert_layer(connection, new, counted, scored)
+                feature_table.insert(connection, layer_number, features, numbers)
+        return self.layer(new.id)
+
+    def publish_file(
+        self,
+        new: NewLayer,
+        staged: Path,
+        facts: FeaturesFacts,
+        colors: Mapping[str, str | None],
+        key: str | None = None,
+    ) -> Layer:
+        """Publish a finished features file: it is renamed from `staged` into the library, then the row is written.
+
+        `staged` is on the library's file system. A `key` is published once: where a layer has it already, that layer is
+        returned and the staged file removed. Where publishing fails, the staged file is where it was. Raises
+        LibraryError when the file is not the one of `facts`, DamagedError when it is not whole.
+        """
+        staged = Path(staged)
+        file = FeaturesFile(staged)
+        if file.facts != facts:
+            raise LibraryError(f"The features file {staged.name} does not hold what is to be published.")
+        chosen = class_colors({name: colors.get(name) for name in facts.class_names}, facts.class_names)
+        rows = zip(facts.class_names, facts.counts, facts.base_areas, strict=True)
+        classes = [LayerClass(name, chosen[name], count, area) for name, count, area in rows]
+        if key is None or (found := self.layer_by_key(key)) is None:
+            try:
+                with self._publishing(new.id, staged) as connection:
+                    _insert_layer(connection, new, classes, facts.scored, file.checksum, key)
+                return self.layer(new.id)
+            except LibraryError:
+                # Another process may have published under the key since we looked.
+                found = None if key is None else self.layer_by_key(key)
+                if found is None:
+                    raise
+        staged.unlink()
+        return found
 
     def remove(self, layer_id: str) -> None:
-        """Remove a layer and its features in one transaction; raises UnknownLayerError."""
+        """Remove a layer: its rows in one transaction, then its file; raises UnknownLayerError."""
         self.layer(layer_id)
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             # Features first: their class rows may not go while features point to them.
             number = "(SELECT number FROM layers WHERE id = ?)"
             connection.execute(f"DELETE FROM features WHERE layer_number = {number}", (layer_id,))
             connection.execute("DELETE FROM layers WHERE id = ?", (layer_id,))
+        self.files.remove(layer_id)
 
-    def check(self) -> list[str]:
-        """Every inconsistency in the database, one sentence each; empty when all is well."""
+    def check(self, slide_id: str | None = None) -> list[str]:
+        """Every fault of rows and files, one sentence each, empty when all is well; of one slide's files when given."""
         if not self.path.exists():
-            return []
-        with self._connection() as connection:
-            faults = [f"SQLite: {row[0]}" for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-            faults += [f"A row of {row[0]} points nowhere." for row in connection.execute("PRAGMA foreign_key_check")]
-            tree = connection.execute("SELECT rtreecheck('feature_boxes')").fetchone()[0]
-            faults += [] if tree == "ok" else [f"R*Tree: {tree}"]
-            faults += [f"Feature {row[0]} has a wrong box in the R*Tree, or none." for row in connection.execute(_LOST)]
-            for name, counted, found in connection.execute(_MISCOUNTED):
-                faults.append(f"Class “{name}” counts {counted} features and has {found}.")
-            faults += _wrong_geometries(connection)
-        return faults
+            return orphan_faults(self.files, set())
+        found = []
+        if slide_id is None:
+            with self.database.connection() as connection:
+                found += row_faults(connection)
+        # Publishing renames inside its transaction: no file can be seen here before its row.
+        with self.database.transaction() as connection:
+            rows = connection.execute(f"SELECT {_LAYER_COLUMNS} FROM layers ORDER BY number").fetchall()
+            layers = [(_layer(connection, row), row[10]) for row in rows]
+            if slide_id is None:
+                found += orphan_faults(self.files, {layer.id for layer, _ in layers})
+        for layer, check in layers:
+            if slide_id in (None, layer.slide_id):
+                found += file_faults(self.files, layer, check)
+        return found
 
-    # -- database --------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this thread, in autocommit; SQLite's faults become named errors."""
-        try:
-            if getattr(self._local, "process", None) != os.getpid():
-                # After a fork the parent's connection is kept, unused: to close it here would end the parent's locks.
-                self._local.inherited = getattr(self._local, "connection", None)
-                self._local.connection = _connect(self.path)
-                self._local.process = os.getpid()
-            yield self._local.connection
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise DiskFullError("The disk is full: the layer was not written.") from error
-            raise LibraryError(f"The database of layers cannot be used: {error}.") from error
+    # -- parts -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _connection_of(self, layer_id: str) -> Iterator[tuple[sqlite3.Connection, tuple[Any, ...]]]:
+    def _row_of(self, layer_id: str) -> Iterator[tuple[sqlite3.Connection, tuple[Any, ...]]]:
         """A read transaction and the row of one layer; raises UnknownLayerError."""
         if not self.path.exists():
             raise UnknownLayerError("There is no layer of this id.")
-        with self._connection() as connection:
-            connection.execute("BEGIN")
-            try:
-                row = connection.execute(f"SELECT {_LAYER_COLUMNS} FROM layers WHERE id = ?", (layer_id,)).fetchone()
-                if row is None:
-                    raise UnknownLayerError("There is no layer of this id.")
-                yield connection, row
-            finally:
-                connection.execute("ROLLBACK")
+        with self.database.reading() as connection:
+            row = connection.execute(f"SELECT {_LAYER_COLUMNS} FROM layers WHERE id = ?", (layer_id,)).fetchone()
+            if row is None:
+                raise UnknownLayerError("There is no layer of this id.")
+            yield connection, row
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+    def _publishing(self, layer_id: str, staged: Path | None) -> Iterator[sqlite3.Connection]:
+        """A write transaction at whose end the staged file takes its place; both or neither, but for a crash.
+
+        A crash between the two leaves a file without a row, which nobody sees and `check` names.
+        """
+        adopted = False
+        try:
+            with self.database.transaction() as connection:
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+                if staged is not None:
+                    self.files.adopt(staged, layer_id)
+                    adopted = True
+        except BaseException:
+            if adopted and staged is not None:
+                self.files.give_back(layer_id, staged)
+            raise
 
+    def _make_copy(self, layer: Layer) -> None:
+        """Make the drawing copy of a layer of the database, once, whoever asks."""
+        names = [each.name for each in layer.classes]
+        path = self.files.path(layer.id)
+        with self.files.staged(layer.id, ready=path.exists) as staged:
+            if staged is None:
+                return
+            with self._row_of(layer.id) as (connection, row):
+                base_size = self._base_size(layer, feature_table.extent(connection, row[0]))
+                file_features.write_copy(staged, names, base_size, feature_table.batches(connection, row[0]))
+            with self.database.transaction() as connection:
+                # A layer that was removed meanwhile gets no file.
+                if connection.execute("SELECT 1 FROM layers WHERE id = ?", (layer.id,)).fetchone():
+                    self.files.adopt(staged, layer.id)
 
-_LOST = f"""
-SELECT f.id FROM features f LEFT JOIN feature_boxes b ON b.id = f.id
-WHERE b.id IS NULL OR b.x0 > f.base_x0 OR b.x1 < f.base_x1 OR b.y0 > f.base_y0 OR b.y1 < f.base_y1
-      OR b.layer0 <> f.layer_number * {LAYER_STEP} OR b.layer1 <> b.layer0
-UNION ALL
-SELECT b.id FROM feature_boxes b LEFT JOIN features f ON f.id = b.id WHERE f.id IS NULL
-"""
-_MISCOUNTED = """
-SELECT c.name, c.count, count(f.id) AS found FROM classes c
-LEFT JOIN features f ON f.layer_number = c.layer_number AND f.class_number = c.number
-GROUP BY c.layer_number, c.number HAVING found <> c.count
-"""
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the database, making its tables where there are none; raises LibraryError when it is of a newer format."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == 0:
-        _create(connection)
-    elif found != FORMAT:
-        connection.close()
-        raise LibraryError(f"The layers of this library have format {found}; this Ocular reads format {FORMAT}.")
-    return connection
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    """Make the tables; of two processes at once the second finds them made."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    schema = resources.files("wsi_ml.layers").joinpath("schema.sql").read_text("utf-8")
-    connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        for statement in _statements(schema):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-    connection.execute("COMMIT")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Statements of a script, triggers whole (`executescript` would commit the transaction first)."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _condition(
-    layer_number: int, bbox: BaseBox | None, classes: Sequence[str] | None, min_score: float | None
-) -> tuple[str, tuple[Any, ...]]:
-    """(tables and WHERE, values) of a query; the tree proposes, the exact columns decide."""
-    tables, terms = "features f", ["f.layer_number = ?"]
-    values: list[Any] = [layer_number]
-    if bbox is not None:
-        # CROSS JOIN makes SQLite walk the tree first.
-        tables = "feature_boxes b CROSS JOIN features f ON f.id = b.id"
-        terms += ["b.layer0 = ?", "b.x1 >= ?", "b.y1 >= ?", "b.x0 <= ?", "b.y0 <= ?"]
-        terms += ["f.base_x1 >= ?", "f.base_y1 >= ?", "f.base_x0 <= ?", "f.base_y0 <= ?"]
-        values += [layer_number * LAYER_STEP, *bbox, *bbox]
-    if classes is not None:
-        marks = ", ".join("?" * len(classes))
-        terms.append(f"f.class_number IN (SELECT number FROM classes WHERE layer_number = ? AND name IN ({marks}))")
-        values += [layer_number, *classes]
-    if min_score is not None:
-        terms.append("(f.score IS NULL OR f.score >= ?)")
-        values.append(min_score)
-    return f"{tables} WHERE {' AND '.join(terms)}", tuple(values)
+    def _base_size(self, layer: Layer, extent: tuple[float, float]) -> Size:
+        """Size of the base plane of a layer's slide; of the layer's own extent where the slide has gone."""
+        try:
+            return Library(self.root).card(layer.slide_id, layer.version).base_size
+        except (LibraryError, NotFoundError, RemovedError):
+            return Size(*(max(1, math.ceil(edge)) for edge in extent))
 
 
 def _layer(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Layer:
-    number, id_, slide_id, version, name, kind, provenance, created = row
+    number, id_, slide_id, version, name, kind, provenance, created, stored_in, scored, _ = row
     query = "SELECT name, color, count, base_area FROM classes WHERE layer_number = ? ORDER BY number"
     classes = tuple(LayerClass(*each) for each in connection.execute(query, (number,)))
-    return Layer(id_, slide_id, version, name, kind, orjson.loads(provenance), created, classes)
+    facts = orjson.loads(provenance)
+    return Layer(id_, slide_id, version, name, kind, facts, created, classes, stored_in, bool(scored))
 
 
-def _classes_of(connection: sqlite3.Connection, layer_number: int) -> dict[int, tuple[str, str]]:
-    """(name, colour) of each class by its number."""
-    query = "SELECT number, name, color FROM classes WHERE layer_number = ?"
-    return {number: (name, color) for number, name, color in connection.execute(query, (layer_number,))}
-
-
-def _features(rows: list[tuple[Any, ...]], classes: dict[int, tuple[str, str]]) -> list[Feature]:
-    geometries = shapely.from_wkb([row[3] for row in rows])
-    return [
-        Feature(geometry, row[1], *classes[row[0]], score=row[2], **orjson.loads(row[4]))
-        for row, geometry in zip(rows, geometries, strict=True)
-    ]
+def _insert_layer(
+    connection: sqlite3.Connection,
+    new: NewLayer,
+    classes: Sequence[LayerClass],
+    scored: bool,
+    file_check: str | None = None,
+    key: str | None = None,
+) -> int:
+    """Write the rows of a layer and its classes, numbered in their order; `file_check` for one kept in a file."""
+    cursor = connection.execute(
+        "INSERT INTO layers (id, slide_id, version, name, kind, provenance, created, stored_in, scored, file_check, "
+        "key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            new.id,
+            new.slide_id,
+            new.version,
+            new.name,
+            new.kind,
+            orjson.dumps(new.provenance).decode(),
+            new.created,
+            "database" if file_check is None else "file",
+            scored,
+            file_check,
+            key,
+        ),
+    )
+    layer_number = cursor.lastrowid or 0
+    connection.executemany(
+        "INSERT INTO classes (layer_number, number, name, color, count, base_area) VALUES (?, ?, ?, ?, ?, ?)",
+        [(layer_number, number, c.name, c.color, c.count, c.base_area) for number, c in enumerate(classes)],
+    )
+    return layer_number
 
 
 def _count_classes(features: Iterable[Feature]) -> list[LayerClass]:
@@ -305,26 +347,3 @@ def _count_classes(features: Iterable[Feature]) -> list[LayerClass]:
         areas[name] = areas.get(name, 0.0) + feature.geometry.area
     colors = class_colors(stated, counts)
     return [LayerClass(name, color, counts[name], areas[name]) for name, color in colors.items()]
-
-
-def _rows(layer_number: int | None, features: Sequence[Feature], numbers: dict[str, int]) -> Iterator[tuple[Any, ...]]:
-    geometries = [feature.geometry for feature in features]
-    bounds, areas = shapely.bounds(geometries).tolist(), shapely.area(geometries).tolist()
-    for feature, wkb, box, area in zip(features, shapely.to_wkb(geometries), bounds, areas, strict=True):
-        properties = orjson.dumps({key: value for key in _PROPERTIES if (value := getattr(feature, key))}).decode()
-        class_number = numbers[feature.class_name]
-        yield (layer_number, class_number, feature.uuid, feature.score, *box, area, wkb, properties)
-
-
-def _wrong_geometries(connection: sqlite3.Connection) -> list[str]:
-    faults = []
-    rows = connection.execute("SELECT id, base_x0, base_y0, base_x1, base_y1, geometry FROM features")
-    while batch := list(itertools.islice(rows, _BATCH)):
-        geometries = shapely.from_wkb([row[5] for row in batch], on_invalid="ignore")
-        found = shapely.bounds(geometries).tolist()
-        faults += [
-            f"Feature {row[0]} does not match its exact bounds."
-            for row, bounds in zip(batch, found, strict=True)
-            if list(row[1:5]) != bounds
-        ]
-    return faults
