@@ -22,7 +22,7 @@ demo: $(STAMPS)/serve $(STAMPS)/frontend ## set up, put a real slide into a demo
 test: $(STAMPS)/dev $(STAMPS)/frontend $(STAMPS)/browser ## set up and run all tests but the slow ones
 	$(BIN)/python -m pytest -q
 
-slow: $(STAMPS)/dev $(STAMPS)/frontend $(STAMPS)/browser ## run the tests that take minutes
+slow: $(STAMPS)/dev $(STAMPS)/cluster $(STAMPS)/frontend $(STAMPS)/browser ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 lint: $(STAMPS)/dev ## style, types, import contracts
@@ -68,6 +68,10 @@ $(STAMPS)/dev: setup.cfg pyproject.toml | $(STAMPS)/torch
 	@echo "==> Ocular and what tests, training and benchmarks need"
 	@$(PIP) --editable '.[serve,train,dev]'
 	@touch $@ $(STAMPS)/serve
+
+$(STAMPS)/cluster: setup.cfg pyproject.toml | $(STAMPS)/dev
+	@echo "==> Ray, which tests of inference over a cluster need (about 240 MB, once)"
+	@$(PIP) --editable '.[cluster]' && touch $@ || echo "    Ray cannot be installed here; its tests will be skipped"
 
 $(STAMPS)/frontend: package.json package-lock.json scripts/frontend.py | $(STAMPS)/venv
 	@echo "==> Front-end packages"

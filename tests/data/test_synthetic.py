@@ -9,8 +9,7 @@ from wsi_ml.data import synthetic
 from wsi_ml.data.synthetic import ADIPOSE, GLAND, LUMEN, NUCLEI, TISSUES, make_scene
 from wsi_ml.data.synthetic_pixels import Painter
 from wsi_ml.data.synthetic_slide import COLORS, truth_features, write_slide, write_truth
-from wsi_ml.formats import geojson
-from wsi_ml.formats.report import LossReport
+from wsi_ml.formats.reading import read_features
 from wsi_ml.geometry import Region, Size
 
 SIZE = Size(1300, 1000)
@@ -164,8 +163,8 @@ def test_the_file_is_a_slide_of_the_right_scale(scene, painter, tmp_path):
 
 def test_truth_files_are_read_back_whole(scene, tmp_path):
     for path, features in zip(write_truth(scene, tmp_path), truth_features(scene), strict=True):
-        report = LossReport(geojson.FORMAT)
-        found = [each for _, each in geojson.read_features(path.read_bytes(), report)]
+        report, read = read_features(path.read_bytes())
+        found = [each for _, each in read]
         assert report.lossless and len(found) == len(features)
         assert [each.geometry.wkb for each in found] == [each.geometry.wkb for each in features]
         assert {each.class_color for each in found} == {COLORS[each.class_name] for each in features}

@@ -5,14 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from wsi_ml.errors import BadRequestError
+from wsi_ml.models.densenet import DenseNet, DenseNetConfig
+from wsi_ml.models.efficientnet import EfficientNet, EfficientNetConfig
+from wsi_ml.models.mobilenet import MobileNet, MobileNetConfig
+from wsi_ml.models.nuclei_unet import NucleiUnet, NucleiUnetConfig
+from wsi_ml.models.resnet import ResNet, ResNetConfig
+from wsi_ml.models.rrdb import Esrgan, EsrganConfig, PlainRrdb, PlainRrdbConfig, RrdbConfig, SrGanGenerator
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
+from wsi_ml.models.sr_joint import SrJoint, SrJointConfig
+from wsi_ml.models.srresnet import MsrResNet, SrResNet, SrResNetConfig
+from wsi_ml.models.tissue_cnn import TissueCnn, TissueCnnConfig
+from wsi_ml.models.unet_discriminator import UnetDiscriminator, UnetDiscriminatorConfig
+from wsi_ml.models.vgg import Vgg19, VggConfig
+from wsi_ml.models.vgg_discriminator import VggDiscriminator, VggDiscriminatorConfig
 
 # Name -> (module class, its frozen config). A new family adds its file beside this one and its line here.
 ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
+    "densenet121": (DenseNet, DenseNetConfig),
+    "efficientnet": (EfficientNet, EfficientNetConfig),
+    "esrgan": (Esrgan, EsrganConfig),
+    "mobilenet": (MobileNet, MobileNetConfig),
+    "msrresnet": (MsrResNet, SrResNetConfig),
+    "nuclei-unet": (NucleiUnet, NucleiUnetConfig),
+    "resnet50": (ResNet, ResNetConfig),
+    "rrdb-plain": (PlainRrdb, PlainRrdbConfig),
     "sr-fast": (SrFast, SrFastConfig),
+    "sr-gan-generator": (SrGanGenerator, RrdbConfig),
+    "sr-joint": (SrJoint, SrJointConfig),
+    "srresnet": (SrResNet, SrResNetConfig),
+    "tissue-cnn": (TissueCnn, TissueCnnConfig),
+    "unet-discriminator": (UnetDiscriminator, UnetDiscriminatorConfig),
+    "vgg-discriminator": (VggDiscriminator, VggDiscriminatorConfig),
+    "vgg19": (Vgg19, VggConfig),
 }
 
 
@@ -37,7 +65,13 @@ def parameter_count(model: nn.Module) -> int:
 
 def architectures() -> list[dict[str, Any]]:
     """Every architecture that can be built: name, learned parameters in its published configuration, what it is."""
-    return [
-        {"name": name, "parameters": parameter_count(build(name)), "about": (module_class.__doc__ or "").split("\n")[0]}
-        for name, (module_class, _) in sorted(ARCHITECTURES.items())
-    ]
+    # On the meta device a network has shapes and no numbers: counting costs no memory and no random start.
+    with torch.device("meta"):
+        return [
+            {
+                "name": name,
+                "parameters": parameter_count(build(name)),
+                "about": (module_class.__doc__ or "").split("\n")[0],
+            }
+            for name, (module_class, _) in sorted(ARCHITECTURES.items())
+        ]

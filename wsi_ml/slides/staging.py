@@ -20,7 +20,7 @@ def held(staging: Path, key: str) -> Iterator[Path | None]:
     The folder and the lock are gone afterwards, unless the folder was renamed away.
     """
     lock = staging / f"{key}.lock"
-    descriptor = _lock(lock)
+    descriptor = try_lock(lock)
     if descriptor is None:
         yield None
         return
@@ -45,7 +45,7 @@ def sweep(staging: Path) -> list[str]:
     return removed
 
 
-def _lock(path: Path) -> int | None:
+def try_lock(path: Path) -> int | None:
     """Descriptor of the locked file, or None when another holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

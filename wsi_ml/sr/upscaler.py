@@ -121,19 +121,25 @@ def card_from_json(value: dict[str, Any]) -> UpscalerCard:
 
 def read_card(file: Path) -> UpscalerCard:
     """Card in a JSON file; raises ModelUnavailableError naming the file when it cannot be read."""
+    return card_from_json(read_json(file))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object of a card's file, whatever kind of model it describes; raises ModelUnavailableError."""
     try:
         value = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelUnavailableError(f"The model card {file.name} cannot be read: {type(error).__name__}.") from error
     if not isinstance(value, dict):
         raise ModelUnavailableError(f"The model card {file.name} is damaged: it holds no JSON object.")
-    return card_from_json(value)
+    return value
 
 
 def available_upscalers(folder: Path = WEIGHTS_FOLDER) -> list[UpscalerCard]:
     """Cards of bicubic and of every upscaler in `folder` that has a card and its weights; reads JSON only."""
-    cards = [read_card(file) for file in sorted(folder.glob("*.json"))]
-    return [bicubic_card()] + [card for card in cards if card.kind == "sr" and (folder / card.weights).is_file()]
+    values = [read_json(file) for file in sorted(folder.glob("*.json"))]
+    cards = [card_from_json(value) for value in values if value.get("kind") == "sr"]
+    return [bicubic_card()] + [card for card in cards if (folder / card.weights).is_file()]
 
 
 def open_upscaler(name_or_path: str | Path, device: str = "auto") -> Upscaler:

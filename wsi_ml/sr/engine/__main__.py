@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import fcntl
 import importlib
-import json
 import logging
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TextIO
 
 from wsi_ml.errors import OcularError
+from wsi_ml.processes import configure_logs, watch_parent
 from wsi_ml.slides.library import RUN_FOLDER
 from wsi_ml.sr.engine.options import EngineOptions
 from wsi_ml.sr.engine.protocol import LOCK_FILE
@@ -25,38 +23,6 @@ from wsi_ml.sr.engine.server import Engine
 log = logging.getLogger("ocular.engine")
 
 STANDBY_S = 0.2
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with the keys of the web processes' logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of one record."""
-        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat()
-        line = {"event": record.getMessage(), "level": record.levelname.lower(), "timestamp": moment, "part": "engine"}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def configure_logs(form: str) -> None:
-    """Log to standard error as text or JSON: ids and model names only, no slide's name, no path to one."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s engine %(levelname)s %(message)s")
-    handler.setFormatter(JsonLines() if form == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def watch_parent() -> threading.Event:
-    """An event set when standard input ends: the parent holds its other end, so even a killed parent is noticed."""
-    gone = threading.Event()
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        gone.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    return gone
 
 
 def wait_for_lock(library_root: Path, parent_gone: threading.Event) -> TextIO | None:
@@ -107,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     EngineOptions.add_flags(parser)
     parsed = parser.parse_args(arguments)
     options = EngineOptions.of(parsed)
-    configure_logs(options.log_format)
+    configure_logs(options.log_format, "engine")
     os.nice(options.nice)
     library_root = parsed.library.resolve()
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+
+from wsi_ml.processes import FlagOptions
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(FlagOptions):
     """What an engine is started with; its requests can change none of it."""
 
     queue: int = 64
@@ -42,24 +41,3 @@ class EngineOptions:
     """`text` or `json` lines on standard error."""
     upscalers: str = "wsi_ml.sr.upscaler"
     """Module with `open_upscaler` and `available_upscalers`; tests name their own."""
-
-    def arguments(self) -> list[str]:
-        """Command-line flags of these options."""
-        flags = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            flags += [f"--{field.name.replace('_', '-')}", str(int(value) if isinstance(value, bool) else value)]
-        return flags
-
-    @classmethod
-    def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-        """Add one flag for each option."""
-        for field in dataclasses.fields(cls):
-            kind: Any = type(field.default)
-            parse = (lambda text: bool(int(text))) if kind is bool else kind
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=parse, default=field.default)
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> EngineOptions:
-        """Options of parsed flags."""
-        return cls(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)})

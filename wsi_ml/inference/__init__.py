@@ -1,0 +1,1 @@
+"""Whole-slide inference: windows of tissue through a predictor, stitched to maps, drawn as polygons."""

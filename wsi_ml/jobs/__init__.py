@@ -1,0 +1,1 @@
+"""Background work: a durable queue, workers with leases, the processes that run them."""
