@@ -8,14 +8,17 @@ from pathlib import Path
 import structlog
 from flask import Flask, Response, g, request
 
-from app import errors, layers, openapi, operations, pages, slides, tiles
+from app import comparisons, errors, exports, jobs, layers, openapi, operations, pages, predictors, slides, tiles
 from app.logs import configure_logs, log_request
 from app.metrics import Metrics
 from app.security import HEADERS
 from app.settings import Settings
 from app.state import EXTENSION, State, current_state
 from app.synthesis import Synthesis
+from app.writes import refuse_foreign_writes
 from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.jobs.queue import JobQueue
+from wsi_ml.layers.comparing import Comparisons
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
@@ -35,6 +38,7 @@ def create_app(settings: Settings) -> Flask:
     """The Flask app of one library; raises LibraryError when there is none. Two apps may live in one process."""
     configure_logs(settings.log_format, settings.log_level)
     library = Library(settings.library)
+    layers_store = LayerStore(library.root)
     upscalers = offered_upscalers()
     app = Flask(
         "ocular",
@@ -52,15 +56,18 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = State(
         settings=settings,
         library=library,
-        layers=LayerStore(library.root),
+        layers=layers_store,
+        comparisons=Comparisons(layers_store),
+        jobs=JobQueue(library.root),
         versions=OpenVersions(library, upscalers),
         synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),
     )
-    for module in (tiles, slides, layers, operations, openapi, pages):
+    for module in (tiles, slides, layers, exports, comparisons, jobs, predictors, operations, openapi, pages):
         app.register_blueprint(module.bp)
     errors.register(app)
     app.before_request(_start_clock)
+    app.before_request(refuse_foreign_writes)
     app.after_request(_finish_answer)
     return app
 

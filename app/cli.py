@@ -9,9 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands
+from app import commands, compare_command, jobs_command, predict_command
 from app.settings import SettingsError
 from wsi_ml import errors
+from wsi_ml.formats.writing import WRITERS
+from wsi_ml.inference.cohort import ENGINES
+from wsi_ml.inference.parameters import HELP
+from wsi_ml.jobs.job import STATES
+from wsi_ml.layers.layer import KINDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serving(parsers)
     _add_slides(parsers)
     _add_layers(parsers)
-    models = _command(parsers, "models", commands.run_models, "list the models with their cards", library=False)
+    _add_jobs(parsers)
+    _add_predict(parsers)
+    models = _command(parsers, "models", commands.run_models, "list the models with their cards")
     models.add_argument(
         "--architectures", action="store_true", help="list every architecture that can be built instead"
     )
@@ -69,6 +76,8 @@ def _add_serving(parsers: Any) -> None:
         parser.add_argument("--workers", type=int, help="web processes (default: 2)")
         parser.add_argument("--config", type=Path, metavar="FILE", help="settings in a TOML file")
     demo.add_argument("--no-serve", action="store_true", help="only make the library")
+    # For the process that completes the library of a running demo: that one's workers predict.
+    demo.add_argument("--beside-a-server", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_slides(parsers: Any) -> None:
@@ -96,16 +105,33 @@ def _add_layers(parsers: Any) -> None:
     export = _command(parsers, "export", commands.run_export, "export a layer")
     for parser in (layers, import_, export):
         parser.add_argument("id", metavar="ID", help="slide id, or its name")
-    import_.add_argument("file", type=Path, metavar="FILE", help="GeoJSON as QuPath writes it (.geojson, .json, .gz)")
-    import_.add_argument("--name", help="name of the layer (default: the file's name)")
-    import_.add_argument(
-        "--kind", choices=("truth", "annotation"), default="truth", help="kind of layer (default: truth)"
+    compare = _command(
+        parsers, "compare", compare_command.run_compare, "compare a prediction with a truth layer: F1, PQ, AJI, Dice"
     )
+    compare.add_argument("id", metavar="ID", help="slide id, or its name")
+    compare.add_argument("--truth", required=True, metavar="L", help="layer id")
+    compare.add_argument("--prediction", required=True, metavar="L", help="layer id")
+    compare.add_argument("--min-score", type=float, default=0.0, metavar="S", help="predictions from this score on")
+    compare.add_argument("--iou", type=float, default=0.5, metavar="I", help="a match has a greater IoU (default: 0.5)")
+    compare.add_argument(
+        "--classes", choices=("match", "any"), help="match within a class, or any (default: match where names agree)"
+    )
+    import_.add_argument(
+        "file", type=Path, metavar="FILE", help=f"annotation file: {commands.READABLE}; also .gz, .zip"
+    )
+    import_.add_argument("--name", help="name of the layer (default: the file's name)")
+    import_.add_argument("--kind", choices=KINDS, default="truth", help="kind of layer (default: truth)")
     import_.add_argument(
         "--repair", action="store_true", help="mend invalid rings where that is possible, and list each"
     )
     export.add_argument("--layer", required=True, metavar="L", help="layer id")
-    export.add_argument("--format", required=True, choices=("geojson",), metavar="F", help="geojson")
+    export.add_argument("--format", required=True, choices=tuple(WRITERS), metavar="F", help=", ".join(WRITERS))
+    export.add_argument(
+        "--class", action="append", dest="classes", metavar="C", help="only this class; may be repeated"
+    )
+    export.add_argument(
+        "--min-score", type=float, metavar="S", help="only features with at least this score, 0 to 1, or without one"
+    )
     export.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
     for parser in (import_, export):
         parser.add_argument(
@@ -114,6 +140,25 @@ def _add_layers(parsers: Any) -> None:
             default="base",
             help="pixel grid of the coordinates (default: base, ×40)",
         )
+
+
+def _add_predict(parsers: Any) -> None:
+    predict = _command(parsers, "predict", predict_command.run_predict, "run a model over slides, to a layer each")
+    predict.add_argument("ids", nargs="+", metavar="ID", help="slide id, or its name")
+    predict.add_argument("--model", required=True, metavar="M", help="name of a model, or the .json file of its card")
+    predict.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="here, or on a Ray cluster")
+    predict.add_argument("--region", metavar="BOX", help="x0,y0,x1,y1 in pixels of the ×40 plane (default: the slide)")
+    what = "; ".join(f"{name}: {about}" for name, about in HELP.items())
+    predict.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
+    predict.add_argument("--name", metavar="N", help="name of the layer (default: the model's)")
+
+
+def _add_jobs(parsers: Any) -> None:
+    jobs = _command(parsers, "jobs", jobs_command.run_jobs, "list background jobs, show one, or cancel it")
+    jobs.add_argument("id", nargs="?", metavar="ID", help="only this job")
+    jobs.add_argument("--cancel", action="store_true", help="cancel it")
+    jobs.add_argument("--slide", metavar="ID", help="only jobs of this slide (id or name)")
+    jobs.add_argument("--state", choices=STATES, help="only jobs in this state")
 
 
 if __name__ == "__main__":

@@ -9,25 +9,33 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.demo import add_real_slide, make_demo
+from app.demo import REAL_NAME, add_prediction, add_real_slide, make_demo, order_prediction, predict_now
 from app.progress import ProgressBar
 from app.settings import Settings, SettingsError, load
 from wsi_ml import errors
-from wsi_ml.layers.importing import export_geojson, import_layer
+from wsi_ml.formats.reading import READERS
+from wsi_ml.inference.card import PredictorCard
+from wsi_ml.inference.predicting import model_folders
+from wsi_ml.inference.predictor import available_predictors
+from wsi_ml.jobs.queue import JobQueue
+from wsi_ml.layers.exporting import export_layer
+from wsi_ml.layers.importing import import_layer
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import Card
 from wsi_ml.slides.ingest import ingest
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.verify import verify
-from wsi_ml.sr.upscaler import available_upscalers
+from wsi_ml.sr.upscaler import UpscalerCard, available_upscalers
 
+READABLE = ", ".join(reader.title for reader in READERS)
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.IngestError: 3,
     errors.AnnotationFileError: 3,
+    errors.NotPredictableError: 3,
     errors.NotFoundError: 4,
     errors.RemovedError: 4,
     errors.DamagedError: 5,
@@ -89,8 +97,10 @@ def run_demo(options: argparse.Namespace) -> None:
     )
     say_line = functools.partial(print, file=sys.stderr, flush=True)
     if options.no_serve or not add_real_slide(settings.library, progress=ProgressBar(), say=say_line):
-        make_demo(settings.library, progress=ProgressBar(), say=say_line)
+        add = order_prediction if options.beside_a_server else predict_now
+        make_demo(settings.library, progress=ProgressBar(), say=say_line, add=add)
     if not options.no_serve:
+        add_prediction(settings.library, REAL_NAME, say=say_line, add=order_prediction)
         with drawing_beside(settings.library):
             serve(settings)
 
@@ -101,7 +111,8 @@ def drawing_beside(library_root: Path) -> Iterator[None]:
 
     Drawing the synthetic slide takes longer than anybody should wait for the first pixels.
     """
-    command = [sys.executable, "-m", "app.cli", "demo", "--no-serve", "--library", str(library_root)]
+    command = [sys.executable, "-m", "app.cli", "demo", "--no-serve", "--beside-a-server"]
+    command += ["--library", str(library_root)]
     child = subprocess.Popen(["nice", "-n", "10", *command], stdout=sys.stderr)
     try:
         yield
@@ -189,7 +200,8 @@ def run_verify(options: argparse.Namespace) -> int:
     """`ocular verify`: exit code 5 when anything is damaged."""
     library = library_of(options)
     report = verify(library, slide_id_of(library, options.id) if options.id else None)
-    faults = [*report.faults, *(LayerStore(library.root).check() if not options.id else [])]
+    faults = [*report.faults, *LayerStore(library.root).check(slide_id_of(library, options.id) if options.id else None)]
+    faults += [] if options.id else JobQueue(library.root).check()
     text = "\n".join(faults) or f"All well: {report.versions} version(s), {report.tiles} tiles checked."
     say(options, {"ok": not faults, "versions": report.versions, "tiles": report.tiles, "faults": faults}, text)
     return EXIT_CODES[errors.DamagedError] if faults else 0
@@ -222,25 +234,38 @@ def run_import(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """`ocular export`: to a file in one step, or to standard output."""
+    """`ocular export`: to a file in one step, or to standard output; the loss report goes to standard error."""
     library = library_of(options)
-    chunks = export_geojson(library.root, slide_id_of(library, options.id), options.layer, plane=options.plane)
+    if options.min_score is not None and not 0 <= options.min_score <= 1:
+        raise errors.BadRequestError("--min-score is a number from 0 to 1.")
+    export = export_layer(library.root, slide_id_of(library, options.id), options.layer, options.format,
+                          plane=options.plane, classes=options.classes, min_score=options.min_score)  # fmt: skip
     if options.output is None:
-        for chunk in chunks:
+        for chunk in export.chunks:
             sys.stdout.buffer.write(chunk)
-        return
-    temporary = options.output.with_name(f".{options.output.name}.part")
+    else:
+        write_whole(options.output, export.chunks)
+    facts = {"report": export.report.to_json()}
+    if options.output is None or not options.json:
+        print(json.dumps(facts) if options.json else "\n".join(export.report.lines()), file=sys.stderr)
+    if options.output is not None:
+        facts = {"file": options.output.name, "bytes": options.output.stat().st_size, **facts}
+        say(options, facts, f"Wrote {options.output.name}.")
+
+
+def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file whole or not at all; raises DiskFullError."""
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(options.output)
+        temporary.replace(path)
     except OSError as error:
-        raise errors.DiskFullError(f"{options.output.name} cannot be written: {error.strerror}.") from error
+        raise errors.DiskFullError(f"{path.name} cannot be written: {error.strerror}.") from error
     finally:
         temporary.unlink(missing_ok=True)
-    say(options, {"file": options.output.name, "bytes": options.output.stat().st_size}, f"Wrote {options.output.name}.")
 
 
 def run_models(options: argparse.Namespace) -> None:
@@ -249,13 +274,20 @@ def run_models(options: argparse.Namespace) -> None:
         from wsi_ml.models import architectures  # imports torch, which no other command of the web needs
 
         facts: list[dict[str, Any]] = architectures()
-        lines = [f"{each['name']:<16} {each['parameters']:>12,} parameters  {each['about']}" for each in facts]
+        lines = [f"{each['name']:<18} {each['parameters']:>12,} parameters  {each['about']}" for each in facts]
         say(options, {"architectures": facts}, "\n".join(lines))
         return
     cards = available_upscalers()
-    lines = [
-        f"{card.name:<10} {card.kind:<8} ×{card.scale}  {card.parameters:>9,} parameters  "
-        f"stored {card.mpp_range[0]:g}–{card.mpp_range[1]:g} µm/px  sha256 {card.sha256[:12]}"
-        for card in cards
-    ]
-    say(options, {"models": [card.to_json() for card in cards]}, "\n".join(lines))
+    predictors = available_predictors(model_folders(settings_of(options).library))
+    lines = [_model_line(card, card.parameters, f"×{card.scale}") for card in cards]
+    lines += [_model_line(card, card.about.get("parameters", 0), ", ".join(card.drawn)) for card in predictors]
+    values = [card.to_json() for card in cards] + [card.to_json() for card in predictors]
+    say(options, {"models": values}, "\n".join(lines))
+
+
+def _model_line(card: UpscalerCard | PredictorCard, parameters: int, gives: str) -> str:
+    low, high = card.mpp_range
+    return (
+        f"{card.name:<12} {card.kind:<8} {parameters:>9,} parameters  stored {low:g}–{high:g} µm/px  "
+        f"sha256 {card.sha256[:12]}  {gives}"
+    )

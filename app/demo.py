@@ -1,4 +1,4 @@
-"""The demo library: one real slide and a synthetic one with its exact truth, each made once."""
+"""The demo library: one real slide and a synthetic one with its exact truth, each with predicted nuclei, made once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pathlib import Path
 
 from wsi_ml.data.synthetic import DEFAULT_SIZE, MPP, make_scene
 from wsi_ml.data.synthetic_slide import write_slide, write_truth
+from wsi_ml.errors import ModelUnavailableError, NotPredictableError, UnknownModelError
 from wsi_ml.geometry import Size
+from wsi_ml.jobs.order import order
+from wsi_ml.jobs.queue import JobQueue
 from wsi_ml.layers.importing import import_layer
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.ingest import Progress, ProgressCallback, ingest
@@ -39,16 +42,34 @@ SYNTHETIC_SEED = 40
 SYNTHETIC_REVISION = 1
 """Goes up when the drawing changes, so that a demo library of an older Ocular gets the new one."""
 TRUTH_NAMES = ("Exact truth: tissues", "Exact truth: nuclei")
+MODEL = "nuclei-fast"
 DEMO_FOLDER, MARKER_FILE = "demo", "demo.json"
 LEFT_OVER_S = 3600
 """Age at which a drawing that was never finished is swept away."""
 
 Say = Callable[[str], None]
+AddPrediction = Callable[[Path, str], str]
+"""(library root, slide id) → what was done, in words."""
+
+
+def predict_now(library_root: Path, slide_id: str) -> str:
+    """Predict a demo slide in this process."""
+    from wsi_ml.inference.predicting import PredictRequest, predict  # imports torch, which serving never needs
+
+    layer = predict(library_root, PredictRequest(slide_id, MODEL))
+    return f"layer “{layer.name}” with {layer.count:,} features."
+
+
+def order_prediction(library_root: Path, slide_id: str) -> str:
+    """Queue the prediction of a demo slide for the server's workers, as a click in the viewer would."""
+    new = order(library_root, {"kind": "predict", "slide": slide_id, "model": MODEL})
+    JobQueue(library_root).submit(new, LayerStore(library_root).layer_ids().__contains__)
+    return f"prediction by {MODEL} queued; it appears in the viewer when it is done."
 
 
 def make_demo(
     library_root: Path, *, progress: ProgressCallback = lambda progress: None, say: Say = lambda line: None,
-    size: Size = DEFAULT_SIZE,
+    size: Size = DEFAULT_SIZE, add: AddPrediction = predict_now,
 ) -> None:  # fmt: skip
     """Make the demo library in a folder, or complete the one that is there; what is there already costs no work.
 
@@ -56,7 +77,26 @@ def make_demo(
     why. `size` is the synthetic slide's in pixels. Raises IngestError, DiskFullError or LibraryError.
     """
     add_real_slide(library_root, progress=progress, say=say)
+    add_prediction(library_root, REAL_NAME, say=say, add=add)
     add_synthetic_slide(library_root, progress=progress, say=say, size=size)
+    add_prediction(library_root, SYNTHETIC_NAME, say=say, add=add)
+
+
+def add_prediction(library_root: Path, name: str, *, say: Say, add: AddPrediction) -> None:
+    """Give a demo slide its layer of predicted nuclei, where the slide is there and the layer is not.
+
+    A model that cannot be used costs the layer, never the demo.
+    """
+    slide = Library(library_root).slide_by_name(name)
+    if slide is None:
+        return
+    layers = LayerStore(library_root).layers(slide.id, slide.current)
+    if any(layer.kind == "prediction" and layer.name == MODEL for layer in layers):
+        return
+    try:
+        say(f"{name}: {add(library_root, slide.id)}")
+    except (ModelUnavailableError, UnknownModelError, NotPredictableError) as error:
+        say(f"{name}: no predicted nuclei. {error}")
 
 
 # -- the real slide ------------------------------------------------------------------------------------------------

@@ -14,9 +14,16 @@ from wsi_ml import errors
 
 STATUS: dict[type[errors.OcularError], int] = {
     errors.BadRequestError: 400,
+    errors.ForeignOriginError: 403,
     errors.NotFoundError: 404,
     errors.RemovedError: 410,
     errors.ModelReplacedError: 410,
+    errors.ConflictError: 409,
+    errors.LeaseLostError: 409,
+    errors.PredictionCancelledError: 409,
+    errors.TooLargeError: 413,
+    errors.MediaTypeError: 415,
+    errors.NotPredictableError: 422,
     errors.DamagedError: 422,
     errors.AnnotationFileError: 422,
     errors.IngestError: 422,

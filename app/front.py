@@ -97,14 +97,13 @@ class Front:
     # -- everything else: WSGI in threads --------------------------------------------------------------------------
 
     async def _flask(self, scope: Any, protocol: Any) -> None:
-        length = scope.headers.get("content-length") or "0"
-        if not length.isascii() or not length.isdigit() or int(length) > self._body_limit:
+        data = await self._body(scope, protocol)
+        if data is None:
             body, headers = errors.problem(
                 413, "too_large", f"A request body may have {self._body_limit >> 20} MB at most."
             )
             protocol.response_bytes(413, headers + HEADERS, body)
             return
-        data = await protocol() if scope.method not in ("GET", "HEAD") else b""
         loop = asyncio.get_running_loop()
         status, headers, chunks = await loop.run_in_executor(self._threads, call_wsgi, self.app, environ(scope, data))
         if len(chunks) <= 1:
@@ -113,6 +112,20 @@ class Front:
         transport = protocol.response_stream(status, headers)
         for chunk in chunks:
             await transport.send_bytes(chunk)
+
+    async def _body(self, scope: Any, protocol: Any) -> bytes | None:
+        """The request's body, None when it is too large: by its stated length unread, else as soon as it is seen."""
+        length = scope.headers.get("content-length") or "0"
+        if not length.isascii() or not length.isdigit() or int(length) > self._body_limit:
+            return None
+        if scope.method in ("GET", "HEAD"):
+            return b""
+        data = bytearray()
+        async for chunk in protocol:
+            data += chunk
+            if len(data) > self._body_limit:
+                return None
+        return bytes(data)
 
 
 def environ(scope: Any, body: bytes) -> dict[str, Any]:
@@ -140,7 +153,8 @@ def environ(scope: Any, body: bytes) -> dict[str, Any]:
     for name, value in scope.headers.items():
         if name == "content-type":
             values["CONTENT_TYPE"] = value
-        elif name != "content-length" and "_" not in name:
+        # The body is whole here: with `Transfer-Encoding` still told, werkzeug would take none of it.
+        elif name not in ("content-length", "transfer-encoding") and "_" not in name:
             values[f"HTTP_{name.upper().replace('-', '_')}"] = value
     if scope.authority:
         values["HTTP_HOST"] = scope.authority

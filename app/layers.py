@@ -1,27 +1,36 @@
-"""Layers as JSON: the list of a slide, one layer, and its features for a box as GeoJSON."""
+"""Layers over HTTP: the list of a slide, one layer, its features as GeoJSON or in blocks, its summary, its removal."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import re
+import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import orjson
 from flask import Blueprint, Response, jsonify, request
 
+from app.packing import chosen_packing, set_packed
+from app.parameters import bbox_of, check_names, count_of, share_of
 from app.state import State, current_state
-from wsi_ml.errors import BadRequestError
-from wsi_ml.formats.geojson import write_features
-from wsi_ml.layers.layer import BaseBox, Layer
+from wsi_ml.errors import ConflictError, NotFoundError
+from wsi_ml.layers.blocks import unpack_block
+from wsi_ml.layers.columns import UNIT, UNIT_AREA
+from wsi_ml.layers.features_file import BlockFacts, FeaturesFile
+from wsi_ml.layers.features_format import summary_bytes
+from wsi_ml.layers.layer import Layer
+from wsi_ml.layers.summary import CELL_SIDE, SummaryEntries
 
 bp = Blueprint("layers", __name__)
 
 DEFAULT_LIMIT = 5_000
 MAX_LIMIT = 50_000
-GZIP_BYTES = 16 << 10
+MAX_ENTRIES = 500_000
+"""Most summary entries of one answer; a higher level or a smaller box has fewer."""
 IMMUTABLE = "private, max-age=31536000, immutable"
-_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?")
-_PARAMETERS = {"bbox", "limit", "class", "min_score"}
+SUMMARY_TYPE = "application/vnd.ocular.summary"
+ADDRESS = "/api/slides/<slide_id>/layers/<layer_id>"
 
 
 @bp.get("/api/slides/<slide_id>/layers")
@@ -32,7 +41,7 @@ def layers(slide_id: str) -> Response:
     return jsonify({"layers": state.layers.layers_json(slide_id, card)})
 
 
-@bp.get("/api/slides/<slide_id>/layers/<layer_id>")
+@bp.get(ADDRESS)
 def layer(slide_id: str, layer_id: str) -> Response:
     """One layer with its classes and provenance."""
     state = current_state()
@@ -40,68 +49,143 @@ def layer(slide_id: str, layer_id: str) -> Response:
     return jsonify(found.to_json(state.library.card(slide_id, found.version).base_mpp))
 
 
-@bp.get("/api/slides/<slide_id>/layers/<layer_id>/features")
-def features(slide_id: str, layer_id: str) -> Response:
-    """Features whose bounds meet `bbox`, largest first, as a FeatureCollection with `total` and `truncated`."""
-    query = _parse_query()
+@bp.delete(ADDRESS)
+def remove(slide_id: str, layer_id: str) -> Response:
+    """Remove a prediction; what people drew or imported is not removed over HTTP."""
     state = current_state()
     found = _layer(state, slide_id, layer_id)
+    if found.kind != "prediction":
+        raise ConflictError(f"Only predictions can be removed, and “{found.name}” is of kind {found.kind}.")
+    state.layers.remove(layer_id)
+    return Response(status=204)
+
+
+@bp.get(f"{ADDRESS}/features")
+def features(slide_id: str, layer_id: str) -> Response:
+    """Features whose bounds meet `bbox`, largest first, as a FeatureCollection with `total` and `truncated`."""
+    check_names(("bbox", "limit", "class", "min_score"), repeated=("class",))
+    query: dict[str, Any] = {
+        "bbox": bbox_of(),
+        "limit": count_of("limit", DEFAULT_LIMIT, MAX_LIMIT),
+        "classes": tuple(sorted(set(request.args.getlist("class")))) or None,
+        "min_score": share_of("min_score"),
+    }
+    state = current_state()
+    _layer(state, slide_id, layer_id)
+    key = (layer_id, sorted(query.items()))
+    return _immutable(key, "application/geo+json", lambda: b"".join(state.layers.geojson(layer_id, **query)))
+
+
+@bp.get(f"{ADDRESS}/blocks")
+def blocks(slide_id: str, layer_id: str) -> Response:
+    """What lies where: the layer's blocks of features with their boxes, and the levels of its summary."""
+    check_names(())
+    file = _file(slide_id, layer_id)
+    return _immutable((layer_id, "blocks"), "application/json", lambda: orjson.dumps(_blocks_json(file)))
+
+
+@bp.get(f"{ADDRESS}/blocks/<int:number>")
+def block(slide_id: str, layer_id: str, number: int) -> Response:
+    """One block of features, the bytes as they are stored."""
+    check_names(())
+    file = _file(slide_id, layer_id)
+    if number >= len(file.blocks):
+        raise NotFoundError(f"There is no block {number}: this layer has {len(file.blocks)}, counted from 0.")
     packed = request.accept_encodings.quality("gzip") > 0
-    response = Response(mimetype="application/geo+json")
-    etag = hashlib.sha256(repr((layer_id, sorted(query.items()), packed)).encode()).hexdigest()[:32]
-    response.set_etag(etag)
-    response.headers["Cache-Control"] = IMMUTABLE
-    response.vary.add("Accept-Encoding")
-    if etag in request.if_none_match:
-        response.status_code = 304
+    response, known = _answer((file.blocks[number].checksum, packed), "application/octet-stream")
+    if known:
         return response
-    page = state.layers.features(layer_id, **query)
-    body = b"".join(write_features(page.features, found.colors, total=page.total, truncated=page.truncated))
-    if packed and len(body) >= GZIP_BYTES:
-        body = gzip.compress(body, 1, mtime=0)
+    data = file.block_gzip(number)
+    if packed:
         response.headers["Content-Encoding"] = "gzip"
-    response.set_data(body)
+    response.set_data(data if packed else unpack_block(data))
     return response
 
 
-def _parse_query() -> dict[str, Any]:
-    """Keyword arguments of `LayerStore.features`; raises BadRequestError for anything not exactly as documented."""
-    for name, values in request.args.lists():
-        if name not in _PARAMETERS:
-            raise BadRequestError(f"There is no parameter “{name[:40]}”; there are {', '.join(sorted(_PARAMETERS))}.")
-        if name != "class" and len(values) > 1:
-            raise BadRequestError(f"“{name}” is given {len(values)} times; give it once.")
-    bbox, limit, score = (request.args.get(name) for name in ("bbox", "limit", "min_score"))
+@bp.get(f"{ADDRESS}/summary")
+def summary(slide_id: str, layer_id: str) -> Response:
+    """Area and count by cell, class and score bin at one level (the top one by default), complete and conserved."""
+    check_names(("level", "bbox"))
+    bbox = bbox_of()
+    file = _file(slide_id, layer_id)
+    top = len(file.summary_levels) - 1
+    level = count_of("level", top, top, least=0)
+    binary = request.accept_mimetypes.best_match(["application/json", SUMMARY_TYPE]) == SUMMARY_TYPE
+
+    def body() -> bytes:
+        entries = file.summary(level, bbox, MAX_ENTRIES)
+        if binary:
+            return summary_bytes(entries, level, CELL_SIDE << level)
+        return _summary_json(file, level, entries)
+
+    key = (layer_id, "summary", level, bbox, binary)
+    response = _immutable(key, SUMMARY_TYPE if binary else "application/json", body)
+    response.vary.add("Accept")
+    return response
+
+
+def _blocks_json(file: FeaturesFile) -> dict[str, Any]:
+    levels = [
+        {"level": each.level, "columns": each.columns, "rows": each.rows, "entries": each.entries}
+        for each in file.summary_levels
+    ]
     return {
-        "bbox": None if bbox is None else _parse_bbox(bbox),
-        "limit": DEFAULT_LIMIT if limit is None else _parse_limit(limit),
-        "classes": tuple(sorted(set(request.args.getlist("class")))) or None,
-        "min_score": None if score is None else _parse_score(score),
+        "unit": UNIT,
+        "count": file.count,
+        "classes": list(file.class_names),
+        "blocks": [_block_json(each) for each in file.blocks],
+        "summary": {"side": CELL_SIDE, "levels": levels},
     }
 
 
-def _parse_bbox(text: str) -> BaseBox:
-    parts = text.split(",")
-    if len(parts) != 4 or not all(map(_NUMBER.fullmatch, parts)):
-        raise BadRequestError("“bbox” is four numbers x0,y0,x1,y1 in base-plane pixels.")
-    box = BaseBox(*map(float, parts))
-    if box.x1 < box.x0 or box.y1 < box.y0:
-        raise BadRequestError("“bbox” is x0,y0,x1,y1 with x0 ≤ x1 and y0 ≤ y1.")
-    return box
+def _block_json(block: BlockFacts) -> dict[str, Any]:
+    x0, y0, x1, y1 = block.box
+    box = [math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)]
+    return {"box": box, "count": block.count, "bytes": block.length}
 
 
-def _parse_limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
-        raise BadRequestError(f"“limit” is a whole number from 1 to {MAX_LIMIT}.")
-    return int(text)
+def _summary_json(file: FeaturesFile, level: int, entries: SummaryEntries) -> bytes:
+    facts = file.summary_levels[level]
+    columns = (entries.columns, entries.rows, entries.class_numbers, entries.bins, entries.areas, entries.counts)
+    answer = {
+        "level": level,
+        "side": facts.side,
+        "columns": facts.columns,
+        "rows": facts.rows,
+        "classes": list(file.class_names),
+        "unit_area": UNIT_AREA,
+        "entries": np.stack([column.astype(np.int64) for column in columns], axis=1),
+    }
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _parse_score(text: str) -> float:
-    if not _NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
-        raise BadRequestError("“min_score” is a number from 0 to 1.")
-    return float(text)
+def _immutable(key: object, mimetype: str, body: Callable[[], bytes]) -> Response:
+    """An answer that never changes, packed as the client takes it; the body is made only where it is not known."""
+    packing = chosen_packing()
+    response, known = _answer((key, packing), mimetype)
+    if not known:
+        set_packed(response, body(), packing)
+    return response
+
+
+def _answer(key: object, mimetype: str) -> tuple[Response, bool]:
+    """(answer that may be kept for ever, whether the client has it already)."""
+    response = Response(mimetype=mimetype)
+    etag = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = IMMUTABLE
+    response.vary.add("Accept-Encoding")
+    known = etag in request.if_none_match
+    if known:
+        response.status_code = 304
+    return response, known
 
 
 def _layer(state: State, slide_id: str, layer_id: str) -> Layer:
     state.library.slide(slide_id)
     return state.layers.layer_of(slide_id, layer_id)
+
+
+def _file(slide_id: str, layer_id: str) -> FeaturesFile:
+    state = current_state()
+    return state.layers.features_file(_layer(state, slide_id, layer_id).id)

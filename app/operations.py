@@ -36,7 +36,7 @@ def healthz() -> Response:
 
 
 def readiness(state: State) -> dict[str, Any]:
-    """What works and what does not: viewing (library, disk) decides `ready`; synthesis may be down beside it."""
+    """What works and what does not: viewing (library, disk) decides `ready`; synthesis and jobs may be down."""
     parts: dict[str, Any] = {}
     try:
         state.library.slides()
@@ -45,6 +45,11 @@ def readiness(state: State) -> dict[str, Any]:
         parts["library"] = error.code
     usage = shutil.disk_usage(state.library.root)
     parts["disk"] = "ok" if usage.free >= LEAST_FREE_SHARE * usage.total else "nearly_full"
+    try:
+        counts = state.jobs.counts()
+        parts["jobs"] = {"queued": counts["queued"], "running": counts["running"]}
+    except OcularError as error:
+        parts["jobs"] = error.code
     parts["synthesis"] = state.synthesis.stats() or "engine_unavailable"
     return {"ready": parts["library"] == "ok", "parts": parts}
 
@@ -70,11 +75,21 @@ def engine_metrics(stats: dict[str, Any] | None) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def job_metrics(state: State) -> bytes:
+    """Number of jobs in each state; nothing where the queue cannot be used."""
+    try:
+        counts = state.jobs.counts()
+    except OcularError:
+        return b""
+    lines = ["# TYPE ocular_jobs gauge", *(f'ocular_jobs{{state="{name}"}} {n}' for name, n in counts.items())]
+    return ("\n".join(lines) + "\n").encode()
+
+
 @bp.get("/metrics")
 def metrics() -> Response:
-    """Prometheus metrics of all web processes and of the engine."""
+    """Prometheus metrics of all web processes, of the engine and of the queue of jobs."""
     state = current_state()
-    body = state.metrics.render() + engine_metrics(state.synthesis.stats())
+    body = state.metrics.render() + engine_metrics(state.synthesis.stats()) + job_metrics(state)
     return Response(
         body, content_type="text/plain; version=0.0.4; charset=utf-8", headers={"Cache-Control": "no-store"}
     )

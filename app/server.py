@@ -1,4 +1,4 @@
-"""`ocular serve`: web processes under granian, the engine beside them, one orderly shutdown for both."""
+"""`ocular serve`: web processes under granian, engine and job workers beside them, one orderly shutdown for all."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from granian.server.mp import MPServer
 from app import create_app
 from app.front import Front
 from app.settings import Settings, SettingsError
+from wsi_ml.jobs.options import JobOptions
+from wsi_ml.jobs.supervisor import JobSupervisor
 from wsi_ml.slides.library import STAGING_FOLDER, Library
 from wsi_ml.slides.staging import sweep
 from wsi_ml.sr.engine import EngineOptions, EngineSupervisor
@@ -61,12 +63,15 @@ def serve(settings: Settings) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
     os.environ[SETTINGS_VARIABLE] = settings.model_dump_json()
     engine = EngineSupervisor(settings.library, engine_options(settings))
+    jobs = JobSupervisor(settings.library, settings.job_workers, job_options(settings))
     engine.start()
+    jobs.start()
     try:
         line = f"Ocular serves “{settings.library.name}” at {address(settings, port)}"
         threading.Thread(target=_say_when_listening, args=(settings.host, port, line), daemon=True).start()
         web_server(settings, port).serve()
     finally:
+        jobs.stop()
         engine.stop()
         shutil.rmtree(metrics_folder, ignore_errors=True)
 
@@ -88,6 +93,17 @@ def engine_options(settings: Settings) -> EngineOptions:
         threads=settings.sr_threads,
         device=settings.sr_device,
         warm=settings.sr_warm,
+        log_format=settings.log_format,
+    )
+
+
+def job_options(settings: Settings) -> JobOptions:
+    """What the job workers have to know of the settings."""
+    return JobOptions(
+        memory_mb=settings.job_memory_mb,
+        threads=settings.job_threads,
+        device=settings.job_device,
+        nice=settings.job_nice,
         log_format=settings.log_format,
     )
 

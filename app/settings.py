@@ -47,6 +47,21 @@ class Settings(BaseSettings):
         "auto", description="Where networks run; `auto` takes a GPU when there is one."
     )
     sr_warm: bool = Field(True, description="Load the network at the start instead of at the first synthesised tile.")
+    job_workers: Annotated[int, Field(ge=0, le=64)] = Field(
+        1, description="Whole-slide jobs at a time; one worker more takes small regions. 0 runs no jobs in this server."
+    )
+    job_memory_mb: Annotated[int, Field(ge=256)] = Field(
+        4096, description="Most memory of one job in MB; a job that takes more fails."
+    )
+    job_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Threads of a job's model on a CPU; 0 takes all cores."
+    )
+    job_device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models of jobs run; `auto` takes a GPU when there is one."
+    )
+    job_nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        10, description="How far jobs stand back behind the server; small regions half as far."
+    )
     body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = Field(2, description="Largest request body in MB.")
     drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
         10.0, description="Longest wait for running requests at shutdown, in seconds."

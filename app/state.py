@@ -9,6 +9,8 @@ from flask import current_app
 from app.metrics import Metrics
 from app.settings import Settings
 from app.synthesis import Synthesis
+from wsi_ml.jobs.queue import JobQueue
+from wsi_ml.layers.comparing import Comparisons
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
@@ -23,6 +25,8 @@ class State:
     settings: Settings
     library: Library
     layers: LayerStore
+    comparisons: Comparisons
+    jobs: JobQueue
     versions: OpenVersions
     synthesis: Synthesis
     metrics: Metrics

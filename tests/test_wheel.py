@@ -53,6 +53,7 @@ def test_the_wheel_holds_everything_a_checkout_serves(wheel):
         "wsi_ml/models/weights/sr-fast.safetensors",
         "wsi_ml/models/weights/sr-fast.json",
         "wsi_ml/slides/library.sql",
+        "wsi_ml/jobs/schema.sql",
     } <= inside
     assert any(name.endswith("licenses/NOTICE") for name in inside)
     assert not [name for name in inside if name.startswith("tests/") or "private" in name]

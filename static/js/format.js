@@ -1,5 +1,15 @@
 /** Numbers as readers write them, pure. */
 
+/** `12,345`. @param {number} count */
+export function countText(count) {
+  return count.toLocaleString("en");
+}
+
+/** `1 feature`, `12,345 features`. @param {number} count @param {string} noun */
+export function plural(count, noun) {
+  return `${countText(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** @param {{width: number, height: number}} size */
 export function sizeText({ width, height }) {
   return `${width.toLocaleString("en")} × ${height.toLocaleString("en")} px`;

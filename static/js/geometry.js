@@ -82,6 +82,11 @@ export function boxesOverlap(one, other) {
   return one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
 }
 
+/** Whether two boxes share at least a point. @param {Box} one @param {Box} other */
+export function boxesTouch(one, other) {
+  return one[0] <= other[2] && other[0] <= one[2] && one[1] <= other[3] && other[1] <= one[3];
+}
+
 /** Whether `inner` lies within `outer`. @param {Box} outer @param {Box} inner */
 export function boxHolds(outer, inner) {
   return outer[0] <= inner[0] && outer[1] <= inner[1] && outer[2] >= inner[2] && outer[3] >= inner[3];
@@ -107,28 +112,6 @@ export function boxIsVisible(box, view) {
   const corners = [[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]];
   const onScreen = boxAround(corners.map(([x, y]) => apply(matrix, x, y)));
   return boxesOverlap(onScreen, [0.5, 0.5, view.width - 0.5, view.height - 0.5]);
-}
-
-/** Signed area of a closed or open ring, positive when clockwise on screen. @param {Point[]} ring */
-export function ringArea(ring) {
-  let twice = 0;
-  for (let at = 0, before = ring.length - 1; at < ring.length; before = at++) {
-    twice += ring[before][0] * ring[at][1] - ring[at][0] * ring[before][1];
-  }
-  return twice / 2;
-}
-
-/** Whether a point lies inside rings by the even-odd rule (holes are outside). @param {Point[][]} rings
- * @param {number} x @param {number} y */
-export function ringsHold(rings, x, y) {
-  let inside = false;
-  for (const ring of rings) {
-    for (let at = 0, before = ring.length - 1; at < ring.length; before = at++) {
-      const [[ax, ay], [bx, by]] = [ring[at], ring[before]];
-      if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) inside = !inside;
-    }
-  }
-  return inside;
 }
 
 /**

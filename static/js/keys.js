@@ -24,7 +24,15 @@ export const COMMANDS = [
   { name: "crisp", keys: ["c"], help: "crisp or smooth pixels when enlarged", group: "Pixels" },
   { name: "layers", keys: ["l"], help: "layers panel", group: "Layers" },
   { name: "hide-layers", keys: ["h"], help: "hide or show all layers", group: "Layers" },
-  { name: "read", keys: ["e"], help: "class and area of what lies in the middle", group: "Layers" },
+  { name: "style", keys: ["o"], help: "outline, fill or both", group: "Layers" },
+  { name: "threshold-down", keys: ["<"], help: "score threshold down or up by 0.05", group: "Layers", repeats: true },
+  { name: "threshold-up", keys: [">"], help: "", group: "Layers", repeats: true },
+  { name: "read", keys: ["e"], help: "read what lies in the middle", group: "Layers" },
+  { name: "jobs", keys: ["j"], help: "predict panel", group: "Predict and compare" },
+  { name: "preview", keys: ["p"], help: "preview here with the chosen model", group: "Predict and compare" },
+  { name: "compare", keys: ["m"], help: "compare panel", group: "Predict and compare" },
+  { name: "colors", keys: ["v"], help: "colours by match, or by class", group: "Predict and compare" },
+  { name: "next-error", keys: ["d"], help: "next error; with Shift the one before", group: "Predict and compare" },
   { name: "navigator", keys: ["n"], help: "overview", group: "Panels" },
   { name: "facts", keys: ["i"], help: "slide card", group: "Panels" },
   { name: "fullscreen", keys: ["f"], help: "full screen", group: "Panels" },
@@ -34,7 +42,7 @@ export const COMMANDS = [
 ];
 
 const GLYPHS = { ArrowLeft: "← → ↑ ↓", Escape: "Esc" };
-const SHORT = { preset: "1 – 7", "zoom-in": "+", "turn-left": ", ." };
+const SHORT = { preset: "1 – 7", "zoom-in": "+", "turn-left": ", .", "threshold-down": "< >" };
 
 /**
  * Call `run` with the command of each key pressed outside of fields and open dialogs.

@@ -1,102 +1,162 @@
-/** The layers panel: what is drawn, in which colour, how much of it. */
+/** The layers panel: what is drawn, how, and how much of it; by truth, annotations, and predictions of each model. */
 
+import { button, percentSlider, write } from "./controls.js";
 import { byId, make } from "./dom.js";
-import { areaText } from "./scale.js";
+import { groupLayers } from "./layerfacts.js";
+import { LayerSection } from "./layersection.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
-/** @typedef {import("./api.js").LayerClass} LayerClass */
 
-const KINDS = { truth: "ground truth", annotation: "annotation", prediction: "prediction" };
+/** Layers and classes up to which every layer starts unfolded. */
+const FEW_LAYERS = 3;
+const FEW_CLASSES = 12;
+/** Counting what is in view may take this share of the time, so that a moving slider stays smooth. */
+const COUNT_SHARE = 0.2;
 
 export class LayersPanel {
-  /** @param {import("./overlay.js").Overlay} overlay */
-  constructor(overlay) {
+  /** @param {import("./stage.js").Stage} stage @param {import("./overlay.js").Overlay} overlay
+   * @param {import("./totals.js").Totals} totals @param {(words: string) => void} say tells the user what happened */
+  constructor(stage, overlay, totals, say) {
+    this.stage = stage;
     this.overlay = overlay;
+    this.totals = totals;
+    this.say = say;
     this.root = byId("layers");
-    /** @type {Map<string, HTMLElement>} state line by layer id */
-    this.states = new Map();
+    /** @type {Map<string, LayerSection>} by layer id */
+    this.sections = new Map();
+    /** @type {Map<string, {root: HTMLElement, title: HTMLElement}>} by key of the group */
+    this.groups = new Map();
+    this.cost = 0;
     this.build();
-    overlay.addEventListener("change", () => this.update());
+    for (const each of [overlay, totals]) each.addEventListener("change", () => this.update());
+    for (const name of ["rest", "move"]) stage.addEventListener(name, () => this.countSoon());
     this.update();
   }
 
   build() {
-    const layers = [...this.overlay.layers.values()].map((entry) => entry.layer);
-    const empty = make("p", { class: "quiet", text: "This slide has no layers. Import one with: ocular import" });
-    this.root.replaceChildren(
-      make("h2", { text: "Layers" }),
-      ...(layers.length ? [this.opacitySlider(), ...layers.map((layer) => this.layerSection(layer))] : [empty]),
-    );
-  }
-
-  opacitySlider() {
-    this.slider = /** @type {any} */ (make("input", {
-      type: "range", min: "0", max: "100", step: "5", id: "opacity",
-      oninput: () => this.overlay.setOpacity(Number(this.slider.value) / 100),
-    }));
-    this.opacityText = make("output", { for: "opacity" });
-    return make("div", { class: "opacity" }, [make("label", { for: "opacity", text: "Opacity" }), this.slider, this.opacityText]);
-  }
-
-  /** @param {Layer} layer */
-  layerSection(layer) {
-    const state = make("p", { class: "quiet layer-state", role: "status" });
-    this.states.set(layer.id, state);
-    const box = checkbox((shown) => this.overlay.showLayer(layer.id, shown), { "data-layer": layer.id });
-    return make("section", { class: "layer" }, [
-      make("h3", {}, [make("label", {}, [box, make("span", { class: "layer-name", text: layer.name })])]),
-      make("p", { class: "quiet", text: `${KINDS[layer.kind] ?? layer.kind} · ${plural(layer.count, "feature")}` }),
-      state,
-      make("ul", { class: "classes", "aria-label": `Classes of ${layer.name}` }, layer.classes.map((each) => this.classRow(layer, each))),
+    this.hideAll = button("Hide all", () => this.toggleAll(), { "aria-keyshortcuts": "H", title: "Hide or show all layers (H)" });
+    this.opacity = percentSlider({
+      label: "Opacity", hideLabel: "Opacity of all layers", id: "opacity", changed: (value) => this.overlay.setOpacity(value),
+    });
+    this.empty = make("p", { class: "quiet" }, [
+      "This slide has no layers yet. Predict one (J), or import a file with ", make("code", { text: "ocular import" }), ".",
     ]);
+    this.list = make("div", { class: "groups" });
+    byId("layers-tools").append(this.hideAll);
+    byId("layers-body").append(this.opacity.root, this.empty, this.list);
   }
 
-  /** @param {Layer} layer @param {LayerClass} each */
-  classRow(layer, each) {
-    const attributes = { "data-layer": layer.id, "data-class": each.name };
-    const box = checkbox((shown) => this.overlay.showClass(layer.id, each.name, shown), attributes);
-    const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.backgroundColor = each.color;
-    const area = each.area_um2 ? areaText(each.area_um2) : "";
-    return make("li", {}, [
-      make("label", {}, [box, swatch, make("span", { class: "class-name", text: each.name })]),
-      make("span", { class: "class-numbers", text: each.count.toLocaleString("en"), title: area && `${area} in all` }),
-    ]);
+  /** Hide all layers, or show them all when none is shown. */
+  toggleAll() {
+    const anyShown = this.anyShown();
+    for (const id of this.overlay.layers.keys()) this.overlay.showLayer(id, !anyShown);
   }
 
-  /** Bring every control in line with the overlay, which may have been changed by the address or a key. */
+  anyShown() {
+    return [...this.overlay.layers.values()].some((view) => view.shown);
+  }
+
+  /** Bring everything in line with the overlay, which may have been changed by the address, a key or a finished job. */
   update() {
-    for (const box of this.root.querySelectorAll("input[data-layer]")) {
-      const entry = this.entry(box.dataset.layer);
-      box.checked = box.dataset.class === undefined ? entry.shown : !entry.hidden.has(box.dataset.class);
-      if (box.dataset.class !== undefined) box.disabled = !entry.shown;
+    const ids = [...this.overlay.layers.keys()].join(" ");
+    if (ids !== this.shownIds) {
+      this.shownIds = ids;
+      this.arrange();
     }
-    for (const [id, line] of this.states) this.updateState(id, line);
-    if (this.slider === undefined || this.opacityText === undefined) return;
-    this.slider.value = String(Math.round(this.overlay.opacity * 100));
-    this.opacityText.textContent = `${this.slider.value} %`;
+    if (this.root.hidden) return;
+    const { size } = this.overlay.layers;
+    this.empty.hidden = size > 0;
+    this.hideAll.hidden = size === 0;
+    write(this.hideAll, this.anyShown() ? "Hide all" : "Show all");
+    // One layer has its own slider; a second one for the same thing would only puzzle.
+    this.opacity.root.hidden = size < 2;
+    this.opacity.show(this.overlay.opacity);
+    for (const section of this.sections.values()) section.update();
+    this.countSoon();
   }
 
-  /** What the overlay knows of a layer of this panel. @param {string} id @returns {any} */
-  entry(id) {
-    return this.overlay.layers.get(id);
+  /** Call when the panel was opened or closed: while it is closed it does nothing. @param {boolean} open */
+  shown(open) {
+    if (open) this.update();
   }
 
-  /** @param {string} id @param {HTMLElement} line */
-  updateState(id, line) {
-    const { features, shown } = this.entry(id);
-    const cut = `The ${features.shapes.length.toLocaleString("en")} largest of ${features.total.toLocaleString("en")} here; zoom in for all.`;
-    line.textContent = !shown ? "" : features.error ? `Not loaded: ${features.error} Trying again.` : features.truncated ? cut : "";
-    line.classList.toggle("warning", line.textContent !== "");
+  /** Add and remove sections so that they are those of the overlay; those that stay are not touched, so focus stays. */
+  arrange() {
+    const layers = [...this.overlay.layers.values()].map((view) => view.layer);
+    for (const [id, section] of this.sections) {
+      if (!this.overlay.layers.has(id)) this.drop(id, section);
+    }
+    const few = layers.length <= FEW_LAYERS && layers.every((layer) => layer.classes.length <= FEW_CLASSES);
+    const first = this.sections.size === 0;
+    const groups = groupLayers(layers);
+    for (const group of groups) {
+      const at = this.group(group.key, group.title);
+      place(this.list, groups.map((each) => this.groups.get(each.key)?.root), at.root);
+      for (const layer of group.layers) this.section(layer, few || !first);
+      const order = group.layers.map((layer) => this.sections.get(layer.id)?.root);
+      for (const root of order) place(at.root, [at.title, ...order], root);
+    }
+    for (const [key, { root }] of this.groups) {
+      if (groups.some((each) => each.key === key)) continue;
+      root.remove();
+      this.groups.delete(key);
+    }
+  }
+
+  /** @param {string} key @param {string} title */
+  group(key, title) {
+    const known = this.groups.get(key);
+    if (known !== undefined) return known;
+    const head = make("h3", { class: "group-title", text: title });
+    const made = { root: make("section", { class: "group" }, [head]), title: head };
+    this.groups.set(key, made);
+    return made;
+  }
+
+  /** @param {Layer} layer @param {boolean} open */
+  section(layer, open) {
+    if (this.sections.has(layer.id)) return;
+    this.sections.set(layer.id, new LayerSection(this.overlay, layer, {
+      slideId: this.stage.card.id, mpp: this.stage.card.base.mpp, totals: this.totals, open,
+      removed: (each) => this.removed(each), toggled: () => this.update(),
+    }));
+  }
+
+  /** @param {string} id @param {LayerSection} section */
+  drop(id, section) {
+    if (section.root.contains(document.activeElement)) byId("layers-title").focus();
+    section.root.remove();
+    this.sections.delete(id);
+  }
+
+  /** A layer was deleted on the server. @param {Layer} layer */
+  removed(layer) {
+    this.overlay.removeLayer(layer.id);
+    this.update();
+    this.say(`${layer.name} was deleted.`);
+  }
+
+  /** Count what is in view, in the next frame or, where that takes long, when there is time. */
+  countSoon() {
+    if (this.root.hidden || this.counting !== undefined) return;
+    this.counting = setTimeout(() => requestAnimationFrame(() => this.count()), this.cost / COUNT_SHARE);
+  }
+
+  count() {
+    this.counting = undefined;
+    const began = performance.now();
+    for (const section of this.sections.values()) if (this.overlay.layers.has(section.layer.id)) section.updateNumbers();
+    this.cost = performance.now() - began;
   }
 }
 
-/** @param {(checked: boolean) => void} changed @param {Record<string, string>} attributes */
-function checkbox(changed, attributes) {
-  return make("input", { type: "checkbox", ...attributes, onchange: (event) => changed(/** @type {any} */ (event.target).checked) });
-}
-
-/** @param {number} count @param {string} noun */
-function plural(count, noun) {
-  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+/**
+ * Put `child` into `parent` at its place in `order`; what is there already is not moved, since moving drops the focus.
+ * @param {Element} parent @param {(Element | undefined)[]} order @param {Element | undefined} child
+ */
+function place(parent, order, child) {
+  if (child === undefined) return;
+  const before = order.slice(0, order.indexOf(child)).reverse().find((each) => each?.parentElement === parent);
+  const next = before ? before.nextElementSibling : parent.firstElementChild;
+  if (next !== child) parent.insertBefore(child, next);
 }

@@ -1,9 +1,12 @@
-/** Words about what does not work: a page that cannot open, tiles that do not come. */
+/** Words about what happens: a page that cannot open, tiles that do not come, something that was done. */
 
 import { byId } from "./dom.js";
 
 /** Trouble shorter than this is not worth a word. */
 const SHOW_AFTER_MS = 1000;
+/** A note stays this long, and a little longer for each letter. */
+const NOTE_MS = 3500;
+const NOTE_LETTER_MS = 40;
 
 /** Say that the page cannot be shown. @param {string} title @param {string} text @param {(() => void) | null} retry */
 export function showFailure(title, text, retry) {
@@ -46,5 +49,25 @@ export class TileNotice {
     const { failed, troubled, reason } = this.loader.counts();
     if (failed) return `${failed === 1 ? "One tile" : `${failed} tiles`} could not be loaded. ${reason}`;
     return troubled ? "The server is slow to answer; missing tiles are asked for again." : "";
+  }
+}
+
+/** One sentence for eye and ear that goes by itself; the next one takes its place. */
+export class Note {
+  constructor() {
+    this.box = byId("note");
+  }
+
+  /** @param {string} words */
+  say(words) {
+    clearTimeout(this.timer);
+    this.box.textContent = words;
+    this.box.classList.add("note-shown");
+    this.timer = setTimeout(() => this.clear(), NOTE_MS + NOTE_LETTER_MS * words.length);
+  }
+
+  clear() {
+    this.box.classList.remove("note-shown");
+    this.box.textContent = "";
   }
 }

@@ -23,7 +23,7 @@ function forestallInlineStyle() {
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
 /** Whether a graphics card does the drawing: WebGL in software took 0.4 s a frame where the 2D canvas took 0.02 s. */
-function hasFastWebgl() {
+export function hasFastWebgl() {
   const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
   if (context === null) return false;
   const names = context.getExtension("WEBGL_debug_renderer_info");

@@ -95,6 +95,12 @@ export class Stage extends EventTarget {
     };
   }
 
+  /** Whether the slide is on its way to where it is heading. */
+  isMoving() {
+    const [now, then] = [this.view(), this.view(false)];
+    return Object.entries(now).some(([key, value]) => then[key] !== value);
+  }
+
   /**
    * Look elsewhere; what is not named stays.
    * @param {Partial<{centerX: number, centerY: number, scale: number, degrees: number, mirrored: boolean}>} place

@@ -2,19 +2,28 @@
 
 import { Address } from "./address.js";
 import { ApiError, fetchSlide } from "./api.js";
+import { ComparePanel } from "./comparepanel.js";
+import { Dock } from "./dock.js";
 import { byId } from "./dom.js";
 import { direction } from "./geometry.js";
 import { Hud } from "./hud.js";
+import { JobFeed } from "./jobfeed.js";
+import { JobsPanel } from "./jobspanel.js";
 import { keyHelp, listenToKeys } from "./keys.js";
+import { LayerKeys } from "./layerkeys.js";
 import { LayersPanel } from "./layerspanel.js";
+import { LayerSync } from "./layersync.js";
+import { Legend } from "./legend.js";
 import { Navigator } from "./navigator.js";
-import { showFailure, TileNotice } from "./notices.js";
+import { Note, showFailure, TileNotice } from "./notices.js";
 import { Overlay } from "./overlay.js";
 import { Reading } from "./reading.js";
+import { Review } from "./review.js";
 import { basePower, PRESETS } from "./scale.js";
 import { slideCard } from "./slidecard.js";
 import { defaultSource, SourceSwitch } from "./sourceswitch.js";
 import { Stage } from "./stage.js";
+import { Totals } from "./totals.js";
 
 /** CSS pixels that an arrow key pans. */
 const PAN_STEP = 80;
@@ -28,16 +37,40 @@ class Viewer {
     this.overlay = new Overlay(stage);
     this.sources = new SourceSwitch(stage);
     this.navigator = new Navigator(stage);
-    this.reading = new Reading(stage, this.overlay);
+    this.review = new Review(stage, this.overlay);
+    this.reading = new Reading(stage, this.overlay, this.review);
     new Hud(stage);
     new TileNotice(stage);
-    new LayersPanel(this.overlay);
-    new Address(stage, this.overlay, defaultSource(stage.sources).source);
+    this.openPanels();
+    new Address(stage, this.overlay, this.review, defaultSource(stage.sources).source);
     if (NARROW.matches) this.toggleNavigator();
     listenToKeys((name, event) => this.run(name, event));
     for (const button of document.querySelectorAll("button[data-command]")) {
       button.addEventListener("click", () => this.run(/** @type {HTMLElement} */ (button).dataset.command ?? "", null));
     }
+  }
+
+  openPanels() {
+    const { stage, overlay } = this;
+    const note = new Note();
+    const say = (/** @type {string} */ words) => note.say(words);
+    this.review.addEventListener("found", (event) => this.reading.lookAt(/** @type {any} */ (event).detail));
+    this.layerKeys = new LayerKeys(overlay, this.review, say);
+    const feed = new JobFeed(stage.card.id);
+    const totals = new Totals(stage.card.id);
+    new LayerSync(stage, overlay, feed, say);
+    this.panels = {
+      layers: new LayersPanel(stage, overlay, totals, say),
+      jobs: new JobsPanel(stage, overlay, feed, say),
+      compare: new ComparePanel(this.review, overlay, totals),
+    };
+    new Legend(this.review);
+    this.dock = new Dock(Object.keys(this.panels));
+    this.dock.addEventListener("change", (event) => {
+      const { opened, closed } = /** @type {any} */ (event).detail;
+      this.panels[closed]?.shown(false);
+      this.panels[opened]?.shown(true);
+    });
   }
 
   /** @param {string} name of a command in keys.js @param {KeyboardEvent | null} event null when a button was pressed */
@@ -61,8 +94,16 @@ class Viewer {
       source: () => this.sources.cycle(far ? -1 : 1),
       frames: () => this.overlay.setFrames(press("frames", !this.overlay.frames)),
       crisp: () => stage.setCrisp(press("crisp", !stage.crisp)),
-      layers: () => (byId("layers").hidden = !press("layers", byId("layers").hidden)),
-      "hide-layers": () => this.hideLayers(),
+      layers: () => this.dock.toggle("layers", event !== null),
+      "hide-layers": () => this.panels.layers.toggleAll(),
+      style: () => this.layerKeys.nextStyle(),
+      "threshold-down": () => this.layerKeys.moveThreshold(-1),
+      "threshold-up": () => this.layerKeys.moveThreshold(1),
+      jobs: () => this.dock.toggle("jobs", event !== null),
+      preview: () => this.panels.jobs.startPreview(),
+      compare: () => this.dock.toggle("compare", event !== null),
+      colors: () => this.layerKeys.toggleColors(),
+      "next-error": () => this.layerKeys.nextError(far ? -1 : 1),
       read: () => this.reading.readMiddle(),
       navigator: () => this.toggleNavigator(),
       facts: () => byId("facts").showModal(),
@@ -102,18 +143,13 @@ class Viewer {
     this.stage.look({ mirrored: press("mirror", !this.stage.view().mirrored) });
   }
 
-  hideLayers() {
-    const anyShown = [...this.overlay.layers.values()].some((entry) => entry.shown);
-    for (const id of this.overlay.layers.keys()) this.overlay.showLayer(id, !anyShown);
-  }
-
   toggleNavigator() {
     this.navigator.show(press("navigator", byId("navigator").hidden));
   }
 
   close() {
     this.reading.clear();
-    byId("layers").hidden = !press("layers", false);
+    this.dock.close();
   }
 }
 

@@ -1,4 +1,5 @@
-"""`ocular serve` whose sr-fast is bicubic after a wait of OCULAR_TEST_TILE_SECONDS: run as a program by tests.
+"""`ocular serve` whose sr-fast is bicubic after a wait of OCULAR_TEST_TILE_SECONDS, and whose jobs are done by
+`tests.jobs.fakes`: run as a program by tests.
 
 The engine process loads this very module for its upscalers; web processes are the real ones.
 """
@@ -44,6 +45,10 @@ def main() -> None:
     real_options = server.engine_options
     server.engine_options = lambda settings: dataclasses.replace(
         real_options(settings), upscalers="tests.app.slow_server"
+    )
+    real_job_options = server.job_options
+    server.job_options = lambda settings: dataclasses.replace(
+        real_job_options(settings), runner="tests.jobs.fakes:run", nice=0
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OCULAR_TEST_")}
     server.serve(load({"library": sys.argv[1], "port": int(sys.argv[2])}, environment=environment))

@@ -107,10 +107,21 @@ def test_the_description_names_every_route_and_no_other(app, client):
     assert routes == {path for path in described if not path.startswith("/dzi/")}
 
 
+def test_the_description_names_every_method_and_no_other(app, client):
+    methods: dict[str, set[str]] = {}
+    for rule in app.url_map.iter_rules():
+        if not rule.rule.startswith(("/static/", "/dzi/")):
+            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+            methods.setdefault(path, set()).update(each.lower() for each in rule.methods - {"HEAD", "OPTIONS"})
+    described = client.get("/api/openapi.json").json["paths"]
+    assert methods == {path: set(value) for path, value in described.items() if not path.startswith("/dzi/")}
+
+
 def test_readiness_tells_viewing_and_synthesis_apart(client):
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json == {"ready": True, "parts": {"library": "ok", "disk": "ok", "synthesis": "engine_unavailable"}}
+    parts = {"library": "ok", "disk": "ok", "jobs": {"queued": 0, "running": 0}, "synthesis": "engine_unavailable"}
+    assert answer.json == {"ready": True, "parts": parts}
 
 
 def test_two_apps_in_one_process_share_nothing(app, library, tmp_path):

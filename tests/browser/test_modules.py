@@ -67,12 +67,6 @@ def test_snapping_moves_by_less_than_a_pixel_and_only_where_pixels_can_meet(modu
     assert shifts == [pytest.approx(each, abs=1e-9) for each in ([-0.7, 0], [0.3, 0], [0, 0], [0, 0])]
 
 
-def test_areas_and_holes(module):
-    square, hole = [[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]], [[1, 1], [1, 3], [3, 3], [3, 1], [1, 1]]
-    body = "return [m.ringArea(a[0][0]), m.ringArea(a[0][1]), m.ringsHold(a[0], 2, 2), m.ringsHold(a[0], 0.5, 2)]"
-    assert module("geometry", body, [square, hole]) == [16, -4, False, True]
-
-
 @pytest.mark.parametrize(("um_per_pixel", "room", "um", "label"), [
     (0.25, 160, 20, "20 µm"), (0.5, 160, 50, "50 µm"), (0.499, 160, 50, "50 µm"), (10, 160, 1000, "1 mm"),
     (0.0625, 160, 10, "10 µm"), (0.003, 160, 0.2, "200 nm"), (1, 100, 100, "100 µm"),
@@ -140,20 +134,6 @@ def test_tiles_of_odd_planes_lie_where_their_pixels_are(module):
         "tilesource", "return a.map((side) => m.topLevel({ width: side, height: 1 }))", 1, 2, 3, 512, 513, 1025
     )
     assert levels == [0, 1, 2, 9, 10, 11]
-
-
-def test_the_smallest_feature_under_a_point_is_meant(module):
-    def square(side, name):
-        ring = [[-side, -side], [side, -side], [side, side], [-side, side], [-side, -side]]
-        geometry = {"type": "Polygon", "coordinates": [ring]}
-        return {"geometry": geometry, "properties": {"classification": {"name": name}}}
-
-    line = {"geometry": {"type": "LineString", "coordinates": [[20, -5], [20, 5]]}, "properties": {"class": "line"}}
-    body = """const shapes = a[0].map(m.toShape);
-      return [shapes.map((s) => s.area), ...a[1].map((p) => m.shapeAt(shapes, ...p, 1)?.className ?? null)]"""
-    features = [square(10, "outer"), square(2, "inner"), line]
-    points = [[0, 0], [5, 5], [20.5, 0], [30, 0]]
-    assert module("shapes", body, features, points) == [[400, 16, 0], "inner", "outer", "line", None]
 
 
 def test_modules_parse():
