@@ -120,7 +120,7 @@ class CohortBars:
 
     def _start(self, words: str, done: int, total: int, unit: str) -> tqdm | None:
         if not sys.stderr.isatty():
-            so_far = f", {done:,} of them done before" if done else ""
+            so_far = f", {done:,} of them there" if done else ""
             tqdm.write(f"  {words} {total:,} {unit}{so_far}", file=sys.stderr)
             return None
         return tqdm(total=total, initial=done, desc=f"  {words}", unit=f" {unit}", leave=False, file=sys.stderr)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from train.loop import write_atomic
 from wsi_ml.errors import BadRequestError, ModelUnavailableError, OcularError
-from wsi_ml.models import ARCHITECTURES, build
+from wsi_ml.models import ARCHITECTURES, build, weightless
 from wsi_ml.models.foreign import LoadReport, check_finite, fit, plain_names
 
 # Where programs put the weights in a checkpoint, the averaged ones first.
@@ -90,7 +90,7 @@ def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 def compare(tensors: Mapping[str, Tensor], architecture: str) -> LoadReport:
     """How weights fit an architecture in its published configuration; raises BadRequestError for an unknown one."""
-    with torch.device("meta"):
+    with weightless():
         wanted = {name: tuple(tensor.shape) for name, tensor in build(architecture).state_dict().items()}
     return fit({name: tuple(tensor.shape) for name, tensor in tensors.items()}, wanted)
 

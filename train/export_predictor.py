@@ -68,7 +68,8 @@ def stages(run: Path) -> list[dict[str, Any]]:
         entry = json.loads(line)
         if entry.get("event") != "start":
             continue
-        kept = {name: value for name, value in entry["config"].items() if name not in MACHINE_KEYS}
+        now = {**entry["config"], "ranks": entry["world"]}
+        kept = {name: value for name, value in now.items() if name not in MACHINE_KEYS}
         changed = {name: value for name, value in kept.items() if name not in before or before[name] != value}
         found.append({"from_step": entry["step"], "keys": changed})
         before = kept

@@ -1,8 +1,11 @@
 """A cohort over a local Ray cluster of two workers gives the bytes of the local engine, also when one is killed."""
 
 import os
+import secrets
 import shutil
 import signal
+import sys
+import time
 import warnings
 
 import pytest
@@ -23,8 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarn
 
 @pytest.fixture(scope="module")
 def cluster():
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the home folder
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
         yield
         ray.shutdown()
@@ -32,12 +36,12 @@ def cluster():
 
 @pytest.fixture
 def cohort(library):
-    """Three slides and a model whose every window takes a while; their requests."""
+    """Requests for three slides, which the model tells in 50 batches each."""
     own_model(
         library.root / "models", kind="dense", classes=[{"name": "A"}, {"name": "B"}], channels=["A", "B"],
-        background=["A"], activation="softmax", postprocess={"min_area_um2": 50.0},
+        background=[], activation="softmax", postprocess={"min_area_um2": 5.0},
     )  # fmt: skip
-    slides = [add_picture(library, f"s{seed}", spotted_picture(Size(1300, 1100), seed)) for seed in range(3)]
+    slides = [add_picture(library, f"s{seed}", spotted_picture(Size(700, 560), seed)) for seed in range(3)]
     return [PredictRequest(slide_id, "own", parameters={"tissue": "all", "batch": 2}) for slide_id in slides]
 
 
@@ -47,14 +51,38 @@ def local(library, cohort, tmp_path):
     copy = tmp_path / "local"
     shutil.copytree(library.root, copy)
     results = predict_cohort(copy, cohort, device="cpu", threads=2)
+    assert all(result.layer.count >= 1 for result in results)
     return [file_bytes(copy, result.layer.id) for result in results]
+
+
+class Slow:
+    """A predictor that takes 40 ms longer for each batch, so that there is a midway to be killed at."""
+
+    def __init__(self, predictor):
+        self.card, self.numbers, self._predictor = predictor.card, predictor.numbers, predictor
+
+    def callers(self, batches):
+        return self._predictor.callers(batches)
+
+    def __call__(self, windows):
+        time.sleep(0.04)
+        return self._predictor(windows)
 
 
 @pytest.fixture
 def workers(monkeypatch):
-    """Process ids of the workers, in the order of their start."""
+    """Process ids of the workers, in the order of their start; they are slow."""
     from wsi_ml.inference import ray_engine
 
+    class SlowWorker(ray_engine.PredictWorker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opener = self._opener
+            self._opener = lambda *names, **options: Slow(opener(*names, **options))
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "PredictWorker", SlowWorker)
+    monkeypatch.setattr(ray_engine, "POLL_S", 0.1)
     started = []
     real = ray_engine.start_worker
 
@@ -111,14 +139,13 @@ def test_a_slide_that_kills_every_worker_is_given_up_and_the_others_are_not(
 
         _deadly = cohort[1].slide_id
 
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["_"]))
     monkeypatch.setattr(ray_engine, "PredictWorker", Deadly)
     results = predict_cohort(library.root, cohort, engine="ray", device="cpu", threads=1)
     assert isinstance(results[1].error, EngineUnavailableError) and "died 3 times" in str(results[1].error)
     assert [file_bytes(library.root, results[n].layer.id) for n in (0, 2)] == [local[0], local[2]]
 
 
-def test_cancelling_ends_the_workers_and_the_work_goes_on_later(cluster, library, cohort, local):
+def test_cancelling_ends_the_workers_and_the_work_goes_on_later(cluster, library, cohort, local, workers):
     seen = []
     with pytest.raises(PredictionCancelledError):
         predict_cohort(

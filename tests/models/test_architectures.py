@@ -1,19 +1,22 @@
 """Every architecture of paper A and its baselines: parameter counts, shapes and cost, without weights or memory."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsi_ml.errors import BadRequestError
-from wsi_ml.models import ARCHITECTURES, architectures, build, parameter_count
+from wsi_ml.models import ARCHITECTURES, architectures, build, parameter_count, weightless
 from wsi_ml.models.resnet import stage
 from wsi_ml.models.rrdb import Rdb, Rrdb, RrdbConfig, RrdbEncoder
 from wsi_ml.models.vgg import INDICES
 
 
 def made(name, **config):
-    with torch.device("meta"):
+    with weightless():
         return build(name, **config)
 
 
@@ -22,14 +25,14 @@ def rgb(height=224, width=224):
 
 
 def count(make):
-    with torch.device("meta"):
+    with weightless():
         return parameter_count(make())
 
 
 def test_the_parts_of_the_encoder_count_as_published():
     assert count(lambda: Rdb(64, 32)) == 239_808
     assert count(lambda: Rrdb(64, 32)) == 719_424
-    with torch.device("meta"):
+    with weightless():
         encoder = RrdbEncoder()
     assert parameter_count(encoder) == 10_835_264
     assert parameter_count(encoder.conv_first) == 6_976
@@ -79,6 +82,12 @@ def test_the_others_count_as_published(name, config, parameters):
 def test_the_list_gives_the_papers_configuration():
     listed = {each["name"]: each["parameters"] for each in architectures()}
     assert listed.keys() == ARCHITECTURES.keys()
+    documented = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
+    ours = {"nuclei-unet", "sr-fast", "tissue-cnn"}
+    rows = re.findall(r"^\| `([\w-]+)` \| \w+\.py \| ([\d,]+) \|", documented, re.MULTILINE)
+    assert {name: int(number.replace(",", "")) for name, number in rows} == {
+        name: number for name, number in listed.items() if name not in ours
+    }
     assert listed["sr-joint"] == 13_400_264
     # Five classes in place of 1000.
     assert listed["resnet50"] == 25_557_032 - 995 * 2049
@@ -167,7 +176,7 @@ def test_a_branch_alone_costs_only_its_own_compute():
 
 
 def test_a_bottleneck_strides_on_its_middle_and_its_shortcut():
-    with torch.device("meta"):
+    with weightless():
         first, second = stage(64, 64, 2, 2)
     assert (first.conv1.stride, first.conv2.stride, first.downsample[0].stride) == ((1, 1), (2, 2), (2, 2))
     assert first.downsample[0].kernel_size == (1, 1) and second.downsample is None

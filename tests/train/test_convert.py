@@ -75,7 +75,7 @@ def test_the_report_says_what_fits_an_architecture(source, tmp_path, capsys):
     assert main([str(source(tensors)), str(target), "--architecture", "vgg19"]) == 0
     told = capsys.readouterr().out
     assert told.splitlines()[0] == "given.pth: 4 tensors, 1,137 values"
-    assert "taken            2  features.0 (1), features.2 (1)" in told
+    assert "taken            2  features.0…2 (2)" in told
     assert "unused           1  classifier.6 (1)" in told
     assert "features.34.bias: (9,) in the file, (512,) in the network" in told
     assert told.endswith("written: vgg.safetensors\n") and target.is_file()

@@ -16,11 +16,14 @@ from wsi_ml.inference.rings import following, ring_polygons, walk
 class Piece:
     """What one cell holds of a region that may go on in another cell."""
 
-    points: np.ndarray
-    """n × 2 integers, map pixels, ring after ring."""
-    ends: np.ndarray
+    outline: np.ndarray
+    """n × 2 int32, map pixels; the first point is not repeated."""
     pins: np.ndarray
-    """Bool, points that are there only because a cell ends: they go when the region is whole."""
+    """Bool, points of the outline that are there only because a cell ends: they go when the region is whole."""
+    holes: np.ndarray
+    """m × 2 int32, hole after hole."""
+    hole_ends: np.ndarray
+    """Where each hole ends in `holes`."""
     value: int
     pixels: int
     total: int
@@ -90,28 +93,42 @@ class OpenPieces:
 
 
 def whole(pieces: list[Piece], cell: int, size: Size) -> shapely.Polygon:
-    """The polygon of all pieces of one region; `size` is the map's, `cell` the side of the cells."""
-    sources = np.concatenate([piece.points for piece in pieces]).astype(np.int64)
-    shifts = np.cumsum([0, *(len(piece.points) for piece in pieces[:-1])])
-    after = np.concatenate([following(piece.ends) + shift for piece, shift in zip(pieces, shifts, strict=True)])
-    pins = np.concatenate([piece.pins for piece in pieces])
-    targets = sources[after]
-    kept = ~_meeting(sources, targets, cell, size)
-    order = np.lexsort([sources[kept, 0], sources[kept, 1]])
-    sources, targets, pins = sources[kept][order], targets[kept][order], pins[kept][order]
+    """The polygon of all pieces of one region; `size` is the map's, `cell` the side of the cells.
+
+    Only outlines meet other pieces: a hole of a piece ends inside its cell, and what touches the edge of the cell
+    cannot lie in it. So outlines are linked anew, and holes are taken as they are.
+    """
+    points, lengths = _outlines(pieces, cell, size)
+    inner_lengths = np.concatenate([np.diff(piece.hole_ends, prepend=0) for piece in pieces])
+    points = np.concatenate([points, *(piece.holes for piece in pieces)])
+    lengths = np.concatenate([lengths, inner_lengths])
+    starts = np.cumsum(lengths) - lengths
+    x, y = points[starts].T
+    order = np.lexsort([x, y, np.arange(len(starts)) > 0])
+    ends = np.cumsum(lengths[order])
+    points = points[np.arange(len(points)) + np.repeat(starts[order] - (ends - lengths[order]), lengths[order])]
+    return ring_polygons(points, ends, np.zeros(len(ends), np.int8))[1][0]
+
+
+def _outlines(pieces: list[Piece], cell: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """(points, length of each ring) of the rings that the pieces' outlines make together, the whole's outline first."""
+    sources = np.concatenate([piece.outline for piece in pieces]).astype(np.int64)
+    targets = sources[following(np.cumsum([len(piece.outline) for piece in pieces]))]
+    kept = np.flatnonzero(~_meeting(sources, targets, cell, size))
+    kept = kept[np.lexsort([sources[kept, 0], sources[kept, 1]])]
+    pins = np.concatenate([piece.pins for piece in pieces])[kept]
+    sources, targets = sources[kept], targets[kept]
     ring, rank, first = walk(_linked(sources, targets, size), np.zeros(0, np.intp))
-    lengths = np.bincount(ring)
-    # The outline is the one ring with a positive area; walk() counts rings by their first points.
     areas = np.bincount(ring, sources[:, 0] * targets[:, 1] - targets[:, 0] * sources[:, 1])
+    # One ring has a positive area: the outline.
     rings = np.lexsort([first, areas < 0])
-    ends = np.cumsum(lengths[rings])
-    offsets = np.empty_like(ends)
-    offsets[rings] = ends - lengths[rings]
+    lengths = np.bincount(ring)[rings]
+    offsets = np.empty_like(lengths)
+    offsets[rings] = np.cumsum(lengths) - lengths
     corners = np.empty(len(ring), np.intp)
     corners[offsets[ring] + rank] = np.arange(len(ring))
     stay = ~pins[corners]
-    ends = np.cumsum(stay)[ends - 1]
-    return ring_polygons(sources[corners][stay], ends, np.zeros(len(ends), np.int8))[1][0]
+    return sources[corners][stay].astype(np.int32), np.add.reduceat(stay, np.cumsum(lengths) - lengths, dtype=np.intp)
 
 
 def _meeting(sources: np.ndarray, targets: np.ndarray, cell: int, size: Size) -> np.ndarray:

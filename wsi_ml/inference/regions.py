@@ -143,13 +143,22 @@ class RegionReader:
         pieces = []
         for n, (first, last) in enumerate(pairwise(polygon_ends)):
             ends = ring_ends[first : last + 1]
-            open_rings = np.ones(ends[-1] - ends[0], bool)
-            open_rings[ends[1:] - ends[0] - 1] = False
-            chosen = np.flatnonzero(open_rings) + ends[0]
-            lengths = np.diff(ends) - 1
+            outline = slice(ends[0], ends[1] - 1)
+            is_open = np.ones(ends[-1] - ends[1], bool)
+            is_open[ends[2:] - ends[1] - 1] = False
             row, column = regions.anchors[n].tolist()
-            facts = int(regions.values[n]), int(regions.pixels[n]), int(regions.totals[n]), (row, column)
-            pieces.append(Piece(points[chosen].astype(np.int32), np.cumsum(lengths), pins[chosen], *facts))
+            pieces.append(
+                Piece(
+                    outline=points[outline].astype(np.int32),
+                    pins=pins[outline],
+                    holes=points[ends[1] : ends[-1]][is_open].astype(np.int32),
+                    hole_ends=np.cumsum(np.diff(ends[1:]) - 1),
+                    value=int(regions.values[n]),
+                    pixels=int(regions.pixels[n]),
+                    total=int(regions.totals[n]),
+                    anchor=(row, column),
+                )
+            )
         return pieces
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from wsi_ml.errors import BadRequestError
 from wsi_ml.models.densenet import DenseNet, DenseNetConfig
@@ -43,6 +45,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
     "vgg19": (Vgg19, VggConfig),
 }
 
+# What a random start is made of besides the functions of `torch.nn.init`; each gives the shape it was given.
+STARTING = (Tensor.normal_, Tensor.mul_, Tensor.add_, nn.functional.normalize)
+
 
 def build(name: str, **config: Any) -> nn.Module:
     """A network with fresh weights; `config` are fields of its config class.
@@ -58,6 +63,25 @@ def build(name: str, **config: Any) -> nn.Module:
         raise BadRequestError(f"The configuration does not fit {name}: {error}.") from error
 
 
+class _Unstarted(TorchFunctionMode):
+    """Leaves out the random start: without numbers it does nothing, yet costs seconds on the meta device."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if function in STARTING or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Networks built inside have names and shapes but no numbers (PyTorch's meta device): no memory, no start."""
+    with torch.device("meta"), _Unstarted():
+        yield
+
+
 def parameter_count(model: nn.Module) -> int:
     """How many numbers the network learns."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -65,8 +89,7 @@ def parameter_count(model: nn.Module) -> int:
 
 def architectures() -> list[dict[str, Any]]:
     """Every architecture that can be built: name, learned parameters in its published configuration, what it is."""
-    # On the meta device a network has shapes and no numbers: counting costs no memory and no random start.
-    with torch.device("meta"):
+    with weightless():
         return [
             {
                 "name": name,

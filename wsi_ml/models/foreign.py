@@ -157,12 +157,18 @@ def _copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _parts(names: Sequence[str]) -> str:
-    """`body.15 (30), body.16 (30), fc (2)`: at most twelve parts, then how many more."""
-    parts = Counter(_part(name) for name in names)
-    listed = [f"{part} ({count})" for part, count in list(parts.items())[:12]]
-    return ", ".join(listed) + (f" and {len(parts) - 12} more parts" if len(parts) > 12 else "")
+    """`body.15…22 (240), fc (2)`: parts with their tensors, at most twelve, then how many more."""
+    counts = Counter(name.partition(".")[0] for name in names)
+    numbers: dict[str, set[int]] = {part: set() for part in counts}
+    for name in names:
+        part, _, rest = name.partition(".")
+        if (number := rest.partition(".")[0]).isdigit():
+            numbers[part].add(int(number))
+    listed = [f"{part}{_range(numbers[part])} ({count})" for part, count in list(counts.items())[:12]]
+    return ", ".join(listed) + (f" and {len(counts) - 12} more parts" if len(counts) > 12 else "")
 
 
-def _part(name: str) -> str:
-    pieces = name.split(".")
-    return ".".join(pieces[:2]) if len(pieces) > 2 and pieces[1].isdigit() else pieces[0]
+def _range(numbers: set[int]) -> str:
+    if not numbers:
+        return ""
+    return f".{min(numbers)}…{max(numbers)}" if len(numbers) > 1 else f".{min(numbers)}"

@@ -38,7 +38,7 @@ class StageOneWeights:
 class Perceptual(nn.Module):
     """Σ weight · L1 between VGG-19's features of two pictures, before their ReLU (Johnson et al. 2016).
 
-    Pictures RGB 0…1 are normalised by ImageNet's mean and deviation. The backbone is frozen and always in evaluation.
+    Pictures RGB 0…1 are normalised by ImageNet's mean and deviation. The backbone is frozen.
     """
 
     mean: Tensor

@@ -186,8 +186,7 @@ def fold_input(rgb: Tensor, fold: int) -> Tensor:
 
 
 def start_small(layer: nn.Conv2d) -> None:
-    """He's start (gain √2) times START, so that every block begins near the identity; bias at zero."""
-    nn.init.kaiming_normal_(layer.weight)
-    with torch.no_grad():
-        layer.weight.mul_(START)
-        layer.bias.zero_()  # type: ignore[union-attr]
+    """He's start (deviation √(2 / inputs)) times START, so that every block begins near the identity; bias at zero."""
+    inputs = layer.weight[0].numel()
+    nn.init.normal_(layer.weight, std=START * (2.0 / inputs) ** 0.5)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ class SrFast(nn.Module):
         """Start as bicubic: last layer at zero, inner ones near the identity, which saves residual adds at run time."""
         for layer in inner:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            identity = torch.zeros_like(layer.weight)
+            identity = torch.zeros(layer.weight.shape)
             nn.init.dirac_(identity)
             with torch.no_grad():
                 layer.weight.mul_(0.3).add_(identity)
@@ -100,9 +100,10 @@ def bicubic_phases() -> Tensor:
         return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
 
     offsets = range(-(SKIP_SIDE // 2), SKIP_SIDE // 2 + 1)
-    # Sub-pixel centres lie a quarter of a stored pixel left or right of the stored pixel's centre.
-    taps = torch.tensor([[keys(offset - shift) for offset in offsets] for shift in (-0.25, 0.25)])
-    weights = torch.zeros(SCALE, SCALE, 3, 3, SKIP_SIDE, SKIP_SIDE)
+    # Sub-pixel centres lie a quarter of a stored pixel left or right of the stored pixel's centre. On the CPU even
+    # where networks are made on the meta device, whose arithmetic takes a second to load.
+    taps = torch.tensor([[keys(offset - shift) for offset in offsets] for shift in (-0.25, 0.25)], device="cpu")
+    weights = torch.zeros(SCALE, SCALE, 3, 3, SKIP_SIDE, SKIP_SIDE, device="cpu")
     for row in range(SCALE):
         for column in range(SCALE):
             for colour in range(3):

@@ -1,7 +1,8 @@
 """`sr-joint`: super-resolution ×2 and tissue classes from one encoder (Sun, Khvostikov et al. 2024, figure 3).
 
-The encoder and decoder of `rrdb.py`, and a classifier on the encoder's features: two residual stages of two bottlenecks,
-average, dropout, one linear layer. Real-ESRGAN's files fit the encoder and decoder, whose first blocks are taken.
+The encoder and decoder of `rrdb.py`, and a classifier on the encoder's features: two residual stages of two
+bottlenecks, average, dropout, one linear layer. Real-ESRGAN's files fit the encoder and decoder; of their blocks the
+first 15 are taken.
 """
 
 from __future__ import annotations

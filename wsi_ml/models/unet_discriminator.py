@@ -1,4 +1,4 @@
-"""`unet-discriminator`: a U-Net that judges every pixel of a picture, with spectral norm (Wang et al. 2021, Real-ESRGAN).
+"""`unet-discriminator`: a U-Net under spectral norm that judges every pixel (Wang et al. 2021, Real-ESRGAN).
 
 Paper A cites Schönfeld et al. 2020; their encoder's global verdict and CutMix are not in the authors' code, nor here.
 State-dict names are those of Real-ESRGAN's discriminator files.

@@ -1,4 +1,4 @@
-"""`vgg-discriminator`: one verdict a picture, for SRGAN and ESRGAN; layers and names as BasicSR's VGGStyleDiscriminator."""
+"""`vgg-discriminator`: one verdict a picture, for SRGAN and ESRGAN; layers and state-dict names as in BasicSR."""
 
 from __future__ import annotations
 
