@@ -1,7 +1,7 @@
 """Frames of the viewer with 10⁴ to 10⁶ nuclei above the slide, beside one canvas path, and one SVG path, per nucleus.
 
-Headless Chromium without a graphics card on a real server: the canvas painter as it is used there, and WebGL in software,
-which is a lower bound of what a card does. A frame is the time between two animation frames while the slide moves.
+Headless Chromium without a graphics card on a real server: the canvas painter as it is used there, and WebGL in
+software, a lower bound of what a card does. A frame is the time between two animation frames while the slide moves.
 
 Run: python -m benchmarks.overlay_frames [--nuclei 10000 100000 1000000] [--frames 60]
 """
@@ -44,13 +44,16 @@ import { Overlay } from "/static/js/overlay.js";
 import { Stage } from "/static/js/stage.js";
 const stage = new Stage(document.getElementById("stage"), await fetchSlide(document.body.dataset.slide));
 document.getElementById("opening").hidden = true;
-stage.addEventListener("open", () => { stage.fit(true); Object.assign(window, { stage, overlay: new Overlay(stage) }); });
+stage.addEventListener("open", () => {
+  stage.fit(true);
+  Object.assign(window, { stage, overlay: new Overlay(stage) });
+});
 """
 TOOLS = """
 window.frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
 window.settle = async () => {
   const still = () => document.querySelector(".marks")?.dataset.drawn === "true" && stage.isComplete();
-  for (let calm = 0; calm < 20; calm = still() ? calm + 1 : 0) await frame();
+  for (let calm = 0; calm < 6; calm = still() ? calm + 1 : 0) await frame();
 };
 window.timed = async (count, step) => {
   const times = [];
@@ -88,7 +91,11 @@ PEER = """
   const shapes = layer.data.blocks(seen).flatMap((block) => Array.from({ length: block.count }, (_, at) => (
     { rings: ringsOf(block, at), color: layer.colorOf(layer.classes[block.classes[at]]) })));
   for (const canvas of document.querySelectorAll(".overlay")) canvas.style.visibility = "hidden";
-  const move = (at) => viewMatrix({ ...stage.view(), centerX: stage.view().centerX + (12 * at) / stage.view().scale });
+  const from = stage.view(false);
+  const move = (at) => {
+    stage.look({ centerX: from.centerX + (12 * (at + 1)) / from.scale }, true);
+    return viewMatrix(stage.view());
+  };
 """
 PEER_CANVAS = (
     PEER
@@ -157,9 +164,10 @@ def main() -> None:
         slides = {count: _make(library, count) for count in options.nuclei}
         with ocular_server(library.root) as url:
             for painter in ("canvas", "WebGL in software"):
+                frames = options.frames if painter == "canvas" else min(options.frames, 12)
                 for count, slide in slides.items():
                     with _page(url, slide, painter) as page:
-                        rows += _measure(page, painter, count, options.frames)
+                        rows += _measure(page, painter, count, frames)
     body = table(rows) + "\n\n" + GOALS
     if options.print:
         parser.exit(message=body + "\n")
@@ -167,8 +175,8 @@ def main() -> None:
 
 
 GOALS = (
-    f"Stage of {WIDTH} × {HEIGHT} px. “pan” and “zoom”: milliseconds between frames while the slide moves in every frame; "
-    "“threshold”: from a new threshold to its drawing. Goals: panning ≤ 50 ms a frame in software, ≤ 16 ms on a card."
+    f"Stage of {WIDTH} × {HEIGHT} px. “pan” and “zoom”: milliseconds between frames while the slide moves in every "
+    "frame; “threshold”: from a new threshold to its drawing. Goals: panning ≤ 50 ms in software, ≤ 16 ms on a card."
 )
 
 
@@ -193,6 +201,7 @@ def _page(url: str, slide: str, painter: str) -> Iterator[Any]:
         page.set_default_timeout(600_000)
         if on_card:
             page.add_init_script(PRETEND_CARD)
+            page.route("**/static/js/osd.js", _slide_by_canvas)
         page.route("**/static/js/viewer.js", lambda route: route.fulfill(body=MAIN, content_type="text/javascript"))
         page.goto(f"{url}/slides/{slide}")
         while not page.evaluate("window.overlay !== undefined"):
@@ -200,6 +209,15 @@ def _page(url: str, slide: str, painter: str) -> Iterator[Any]:
         page.evaluate(TOOLS)
         yield page
         browser.close()
+
+
+def _slide_by_canvas(route: Any) -> None:
+    """The slide drawn as without a card, so that only the overlay's WebGL is measured."""
+    script = route.fetch().text()
+    changed = script.replace('hasFastWebgl() ? ["webgl", "canvas"] : "canvas"', '"canvas"')
+    if changed == script:
+        raise SystemExit("osd.js no longer chooses the drawer as this benchmark knows it.")
+    route.fulfill(body=changed, content_type="text/javascript")
 
 
 def _measure(page: Any, painter: str, count: int, frames: int) -> list[dict[str, object]]:

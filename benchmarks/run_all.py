@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.common import ROOT
 
-SKIPPED = {"__init__", "common", "run_all", "sr_load"}
+SKIPPED = {"__init__", "common", "drawn_nuclei", "run_all", "sr_load"}
 
 
 def main() -> int:

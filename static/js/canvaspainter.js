@@ -5,7 +5,7 @@
 
 import { fit } from "./frame.js";
 import { compose } from "./geometry.js";
-import { rgb, SHAPE_FROM, strokeFor } from "./looks.js";
+import { DASHED_FROM, rgb, SHAPE_FROM, strokeFor } from "./looks.js";
 import { LARGEST, Raster } from "./raster.js";
 
 /** @typedef {import("./geometry.js").Matrix} Matrix */
@@ -28,8 +28,6 @@ const BATCH = 32;
 /** Vertices nearer to the last one drawn, device pixels, are left out. */
 const NEAR = 0.4;
 const DASH = [5, 4];
-/** Longer side, CSS pixels, from which an outline is dashed. */
-const DASH_FROM = 14;
 export const CASING = "#1b1d20";
 
 export class CanvasPainter {
@@ -85,7 +83,7 @@ export class CanvasPainter {
   small(block, at, placed, pen, scale, density) {
     const extent = block.extents[at] * scale;
     const area = block.areas[at];
-    if (extent > LARGEST || (pen.look.dashed && extent > DASH_FROM * density)) return false;
+    if (extent > LARGEST || (pen.look.dashed && extent >= DASHED_FROM * density)) return false;
     if (extent < SHAPE_FROM * density) {
       const x = (block.boxes[4 * at] + block.boxes[4 * at + 2]) / 2;
       const y = (block.boxes[4 * at + 1] + block.boxes[4 * at + 3]) / 2;

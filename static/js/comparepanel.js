@@ -1,6 +1,5 @@
 /** The compare panel: what with what, measures, the curve, and the way from error to error. */
 
-import { isModelOutput } from "./layerfacts.js";
 import { button, checkbox, freshId, segments, thresholdControl, write } from "./controls.js";
 import { CompareTable } from "./comparetable.js";
 import { agreementText, errorText, measureText, stateText } from "./comparewords.js";
@@ -8,13 +7,15 @@ import { pointsOf } from "./curve.js";
 import { CurveChart } from "./curvechart.js";
 import { byId, make } from "./dom.js";
 import { countText } from "./format.js";
+import { isModelOutput } from "./layerfacts.js";
 import { stateMarks } from "./legend.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
 
 const OVERLAPS = ["0.25", "0.5", "0.75"];
 const ALL = "";
-const NEEDED = "Two layers are needed: a reference drawn by people or by a model, and a prediction. Predict one (J), or import a file.";
+const NEEDED = "Two layers are needed: a reference made by people or by a model, and a prediction. "
+  + "Predict one (J), or import a file.";
 
 export class ComparePanel {
   /** @param {import("./review.js").Review} review @param {import("./overlay.js").Overlay} overlay
@@ -214,7 +215,8 @@ function chooser(label, changed) {
 
 /** @param {HTMLSelectElement} select @param {{value: string, text: string}[]} options @param {string} chosen */
 function showOptions(select, options, chosen) {
-  const written = (/** @type {{value: string, text: string}[]} */ list) => JSON.stringify(list.map(({ value, text }) => [value, text]));
-  if (written([...select.options]) !== written(options)) select.replaceChildren(...options.map(({ value, text }) => make("option", { value, text })));
+  const words = (/** @type {{value: string, text: string}[]} */ list) => JSON.stringify(list.map((each) => [each.value, each.text]));
+  const isSame = words([...select.options]) === words(options);
+  if (!isSame) select.replaceChildren(...options.map(({ value, text }) => make("option", { value, text })));
   if (select.value !== chosen) select.value = chosen;
 }

@@ -1,8 +1,8 @@
 /** The table of measures: all classes together, then each; the numbers are the server's. */
 
+import { countsText, measureText, MEASURES } from "./comparewords.js";
 import { write } from "./controls.js";
 import { make } from "./dom.js";
-import { countsText, measureText, MEASURES } from "./comparewords.js";
 
 /** @typedef {{root: HTMLElement, counts: HTMLElement, cells: HTMLElement[]}} Group */
 

@@ -52,16 +52,19 @@ export function countsText(counts, agreement) {
 }
 
 /**
- * The first choice of what to compare: the newest prediction with the oldest ground truth, else an annotation, else
- * another prediction; null where there are not two layers.
+ * The first choice of what to compare: the oldest ground truth, else an annotation, else a prediction, with the newest
+ * prediction that has a class in common with it, else the newest; null where there are not two layers.
  * @param {Layer[]} layers @returns {{truth: string, prediction: string} | null}
  */
 export function firstChoice(layers) {
   const of = (/** @type {string} */ kind) => layers.filter((layer) => layer.kind === kind);
-  const predictions = of("prediction").sort((one, other) => other.created.localeCompare(one.created));
-  const prediction = predictions[0];
+  const predictions = of("prediction").reverse().sort((one, other) => other.created.localeCompare(one.created));
   const truth = [...of("truth"), ...of("annotation"), ...predictions.slice(1)][0];
-  return prediction && truth ? { truth: truth.id, prediction: prediction.id } : null;
+  const others = predictions.filter((layer) => layer !== truth);
+  if (truth === undefined || others.length === 0) return null;
+  const names = new Set(truth.classes.map((each) => each.name));
+  const alike = others.find((layer) => layer.classes.some((each) => names.has(each.name)));
+  return { truth: truth.id, prediction: (alike ?? others[0]).id };
 }
 
 /** Pairs as the server packs them: `OCP1`, their number, then truth and prediction numbers and IoU of each.

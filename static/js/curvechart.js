@@ -1,9 +1,9 @@
 /** The precision–recall curve as a plot with the present threshold on it, and as a table behind it. */
 
+import { measureText } from "./comparewords.js";
 import { makeSvg, opener, write } from "./controls.js";
 import { curvePath, placed, pointAt, pointNear, tablePoints } from "./curve.js";
 import { make } from "./dom.js";
-import { measureText } from "./comparewords.js";
 
 /** @typedef {import("./curve.js").CurvePoint} CurvePoint */
 

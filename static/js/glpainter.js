@@ -27,7 +27,7 @@ const CONTEXT = { antialias: true, stencil: true, depth: true, alpha: true, prem
 export class GlPainter {
   /** @param {HTMLCanvasElement} canvas @returns {GlPainter | null} null where there is no WebGL 2 */
   static on(canvas) {
-    const gl = canvas.getContext("webgl2", CONTEXT);
+    const gl = /** @type {WebGL2RenderingContext | null} */ (canvas.getContext("webgl2", CONTEXT));
     return gl === null ? null : new GlPainter(canvas, gl);
   }
 

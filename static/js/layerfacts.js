@@ -35,7 +35,8 @@ export function isModelOutput(layer) {
   return layer.kind === "prediction" || Boolean(layer.provenance?.model ?? layer.provenance?.source?.model);
 }
 
-/** `2026-11-21 07:30 · preview of 1.2 × 0.8 mm`; of a whole slide the time alone. @param {Layer} layer @param {number | null} mpp µm per base-plane pixel */
+/** `2026-11-21 07:30 · preview of 1.2 × 0.8 mm`; of a whole slide the time alone. @param {Layer} layer
+ * @param {number | null} mpp µm per base-plane pixel */
 export function runText(layer, mpp) {
   const { region, preview } = layer.provenance ?? {};
   const parts = [layer.created && dateText(layer.created)];

@@ -11,7 +11,7 @@ import { lossText, provenanceRows } from "./layerfacts.js";
 
 const FORMATS = [
   { value: "geojson", text: "GeoJSON", title: "QuPath and most others" },
-  { value: "asap", text: "ASAP XML", title: "ASAP, HistomicsTK" },
+  { value: "asap", text: "ASAP", title: "XML of ASAP" },
   { value: "coco", text: "COCO", title: "training of networks" },
 ];
 const PLANES = [

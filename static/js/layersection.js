@@ -5,8 +5,8 @@ import { ClassTable } from "./classtable.js";
 import { button, checkbox, freshId, opener, percentSlider, segments, thresholdControl, write } from "./controls.js";
 import { make } from "./dom.js";
 import { countText, plural } from "./format.js";
-import { aboutPart, deletePart, ExportPart } from "./layerparts.js";
 import { runText } from "./layerfacts.js";
+import { aboutPart, deletePart, ExportPart } from "./layerparts.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
 /** @typedef {import("./classsums.js").Sum} Sum */
@@ -144,10 +144,12 @@ export class LayerSection {
   updateFacts() {
     const { threshold } = this.view;
     const { count } = this.layer;
-    write(this.run, runText(this.layer, this.options.mpp));
-    if (threshold === 0) write(this.count, plural(count, "feature"));
-    else write(this.count, `${this.tallies === null ? "…" : countText(together(this.sums(threshold).values()).count)} of ${countText(count)}`);
-    this.facts.title = this.run.textContent ?? "";
+    const words = runText(this.layer, this.options.mpp);
+    write(this.run, words);
+    this.facts.title = words;
+    if (threshold === 0) return write(this.count, plural(count, "feature"));
+    const kept = this.tallies === null ? "…" : countText(together(this.sums(threshold).values()).count);
+    write(this.count, `${kept} of ${countText(count)}`);
   }
 
   /** @param {number} threshold */

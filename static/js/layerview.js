@@ -30,7 +30,7 @@ export const VIEW_OPTIONS = {
 
 /** Fires `change` when data came or state changed, `drop` (detail: a Block) when one was let go. */
 export class LayerView extends EventTarget {
-  /** @param {string} slideId @param {Layer} layer @param {{width: number, height: number}} base
+  /** @param {string} slideId @param {Layer} layer @param {import("./api.js").Plane} base
    * @param {Partial<typeof VIEW_OPTIONS>} [options] */
   constructor(slideId, layer, base, options = {}) {
     super();
@@ -56,7 +56,7 @@ export class LayerView extends EventTarget {
     /** @type {{key: string, source: HTMLCanvasElement, box: Box} | null} */
     this.drawnMap = null;
     this.data = new LayerData(slideId, layer.id);
-    this.summary = new SummaryData(slideId, layer.id, base);
+    this.summary = new SummaryData(slideId, layer.id, base, (box) => this.data.weigh(box).count / (layer.count || 1));
     this.data.addEventListener("change", () => this.tell());
     this.data.addEventListener("drop", (event) => this.dispatchEvent(new CustomEvent("drop", { detail: /** @type {any} */ (event).detail })));
     this.summary.addEventListener("change", () => this.tell());
@@ -176,6 +176,11 @@ export class LayerView extends EventTarget {
     const facts = this.layer.classes.find((each) => each.name === this.classes[number]);
     const unit = this.base.mpp ? this.base.mpp ** 2 : 1;
     return facts?.area_um2 && facts.count ? facts.area_um2 / unit / facts.count : 0;
+  }
+
+  /** Mean area of all features, µm² or, where there is no µm per pixel, 0. */
+  get meanSize() {
+    return this.layer.classes.reduce((sum, each) => sum + (each.area_um2 ?? 0), 0) / (this.layer.count || 1);
   }
 
   /** Count and area by class in the view, of what is switched on, at the threshold. A feature counts where the middle of

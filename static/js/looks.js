@@ -23,6 +23,9 @@ export const SOLID_BELOW = 5;
 /** Longer side, CSS pixels, below which a feature is drawn as a square of its area. */
 export const SHAPE_FROM = 3;
 
+/** Longer side, CSS pixels, from which an outline is dashed where it is to be. */
+export const DASHED_FROM = 14;
+
 /** Colours that the colour blind tell apart; shape says the same again. */
 export const STATE_COLORS = { tp: "#0072b2", fp: "#d55e00", fn: "#f0e442" };
 

@@ -23,7 +23,7 @@ export const TABLE_WIDTH = 64;
 
 /** @param {Block} block @returns {Mesh} */
 export function meshOf(block) {
-  const vertices = new Vertices(block.points.at(-1) + 2 * (block.points.length - 1) + block.count);
+  const vertices = new Vertices(block.places.length / 2 + block.points.length - 1 + block.count);
   const firsts = traceRings(block, vertices);
   const segments = vertices.count;
   /** @type {number[]} */

@@ -204,7 +204,8 @@ export class Overlay extends EventTarget {
     const scene = { shapes: [], pictures: [] };
     const seen = boxAround(visibleCorners(view));
     let fading = false;
-    for (const [id, layer] of this.layers) {
+    // Layers of small features over those of large ones, as a click means the smaller, too.
+    for (const [id, layer] of [...this.layers].sort((one, other) => other[1].meanSize - one[1].meanSize)) {
       if (!layer.shown) continue;
       layer.fade(view);
       fading ||= layer.isFading;

@@ -12,8 +12,10 @@ export const LARGEST = 64;
 const STRIDE = 112;
 /** Points of a ring drawn here at most, after those too near to the last are left out. */
 const MOST_POINTS = 1024;
-/** Points nearer to the last one than this, device pixels, are left out. */
+/** Points nearer to the last one than this, device pixels, are left out; of features without an outline of their own
+ * those nearer than the second. */
 const STEP = 0.35;
+const SOLID_STEP = 0.75;
 /** Corners are drawn out no further than at a right angle, in half widths. */
 const MITRE = Math.SQRT2;
 
@@ -77,13 +79,14 @@ export class Raster {
    * @param {Stroke} stroke @param {number} color 0xbbggrr
    */
   polygon(block, feature, matrix, stroke, color) {
-    this.frame(block.boxes, 4 * feature, matrix, (stroke.width / 2) * MITRE + 1);
+    this.frame(block.boxes, 4 * feature, matrix, (stroke.width / 2) * MITRE + 0.01);
     if (this.right <= 0 || this.bottom <= 0 || this.left >= this.width || this.top >= this.height) return;
     const sign = matrix[0] * matrix[3] - matrix[1] * matrix[2] > 0 ? 1 : -1;
+    const solid = stroke.line <= stroke.fill || stroke.width < LEAST_WIDTH;
     for (let ring = block.rings[feature]; ring < block.rings[feature + 1]; ring++) {
-      const count = this.project(block, ring, matrix);
+      const count = this.project(block, ring, matrix, solid ? SOLID_STEP : STEP);
       if (count < 3) continue;
-      if (stroke.line <= stroke.fill || stroke.width < LEAST_WIDTH) {
+      if (solid) {
         this.edges(this.ring, count, -sign * stroke.fill);
         continue;
       }
@@ -113,8 +116,9 @@ export class Raster {
   }
 
   /** A ring's points in the window, without those too near to the last. @param {import("./blocks.js").Block} block
-   * @param {number} ring @param {import("./geometry.js").Matrix} matrix @returns {number} how many */
-  project(block, ring, matrix) {
+   * @param {number} ring @param {import("./geometry.js").Matrix} matrix @param {number} step
+   * @returns {number} how many */
+  project(block, ring, matrix, step) {
     const places = block.places;
     const end = block.points[ring + 1];
     const out = this.ring;
@@ -127,7 +131,7 @@ export class Raster {
     for (let at = block.points[ring]; at < end && count < MOST_POINTS; at++) {
       const x = a * places[2 * at] + c * places[2 * at + 1] + e;
       const y = b * places[2 * at] + d * places[2 * at + 1] + f;
-      if (Math.abs(x - lastX) < STEP && Math.abs(y - lastY) < STEP) continue;
+      if (Math.abs(x - lastX) < step && Math.abs(y - lastY) < step) continue;
       out[2 * count] = lastX = x;
       out[2 * count + 1] = lastY = y;
       count += 1;
@@ -179,28 +183,25 @@ export class Raster {
   /** Blend the summed alphas of the window into the picture, and clear them. @param {number} most alpha
    * @param {number} color */
   sweep(most, color) {
-    const { sums, pixels, width, left } = this;
-    const from = Math.max(0, -left);
-    const to = Math.min(this.right, width) - left;
+    const { sums, pixels, width, left, right } = this;
+    const most255 = 255 * most;
     for (let row = this.top; row < this.bottom; row++) {
-      const at = (row - this.top) * STRIDE;
+      let at = (row - this.top) * STRIDE;
+      const end = at + right - left;
       if (row >= 0 && row < this.height) {
         let sum = 0;
-        for (let column = 0; column < from; column++) sum += sums[at + column];
-        const start = row * width + left;
-        for (let column = from; column < to; column++) {
-          sum += sums[at + column];
-          if (sum > 0.002) blend(pixels, start + column, (255 * (sum < most ? sum : most) + 0.5) | 0, color);
+        let to = row * width + left;
+        for (let column = left; column < right; column++, at++, to++) {
+          sum += sums[at];
+          sums[at] = 0;
+          if (sum < 0.002 || column < 0 || column >= width) continue;
+          const over = 255 * sum;
+          blend(pixels, to, ((over < most255 ? over : most255) + 0.5) | 0, color);
         }
       }
-      clear(sums, at, at + this.right - left + 2);
+      while (at < end + 2) sums[at++] = 0;
     }
   }
-}
-
-/** Faster than `fill` for a few numbers. @param {Float32Array} sums @param {number} from @param {number} to */
-function clear(sums, from, to) {
-  for (let at = from; at < to; at++) sums[at] = 0;
 }
 
 /** Lay a colour over a pixel. @param {Int32Array} pixels @param {number} at @param {number} over its alpha, 0 to 255

@@ -51,7 +51,8 @@ export class Review extends EventTarget {
     this.pairs = null;
     /** Whether the table is of an older threshold or view. */
     this.stale = false;
-    this.error = "";
+    /** What went wrong, by what was asked for. @type {Map<string, string>} */
+    this.faults = new Map();
     this.forgetErrors();
   }
 
@@ -61,6 +62,11 @@ export class Review extends EventTarget {
     this.errors = null;
     this.total = 0;
     this.at = -1;
+  }
+
+  /** What went wrong last, empty when nothing did. */
+  get error() {
+    return [...this.faults.values()].at(-1) ?? "";
   }
 
   /** Threshold of the prediction. */
@@ -139,20 +145,24 @@ export class Review extends EventTarget {
     this.changed();
   }
 
-  /** Ask for whatever is needed and not there. */
-  ask() {
+  /** Ask for whatever is needed and not there. The first answer costs the server the whole comparison and the others follow
+   * from it: asked for at once, each would be as dear. */
+  async ask() {
     const choice = this.choice;
     if (choice === null) return;
-    const slide = this.stage.card.id;
-    if (choice.colored && this.pairs === null) {
-      this.request("pairs", (signal) => fetchPairs(slide, choice, signal), (bytes) => {
-        this.pairs = readPairs(bytes);
-        this.color();
-      });
-    }
-    if (!this.watched) return;
-    if (this.curve === null) this.request("curve", (signal) => fetchCurve(slide, choice, signal), (curve) => (this.curve = curve));
-    this.askTable();
+    if (choice.colored && this.pairs === null) await this.askPairs(choice);
+    if (choice !== this.choice || !this.watched) return;
+    await this.askTable();
+    if (choice !== this.choice || this.curve !== null) return;
+    await this.request("curve", (signal) => fetchCurve(this.stage.card.id, choice, signal), (curve) => (this.curve = curve));
+  }
+
+  /** @param {Compared} choice */
+  askPairs(choice) {
+    return this.request("pairs", (signal) => fetchPairs(this.stage.card.id, choice, signal), (bytes) => {
+      this.pairs = readPairs(bytes);
+      this.color();
+    });
   }
 
   askTableSoon() {
@@ -163,13 +173,13 @@ export class Review extends EventTarget {
     this.changed();
   }
 
-  askTable() {
+  async askTable() {
     const choice = this.choice;
     if (choice === null) return;
     clearTimeout(this.timer);
     this.stale = true;
     const box = choice.wholeSlide ? null : this.seenBox();
-    this.request("table", (signal) => fetchComparison(this.stage.card.id, choice, this.threshold, box, signal), (table) => {
+    await this.request("table", (signal) => fetchComparison(this.stage.card.id, choice, this.threshold, box, signal), (table) => {
       this.table = table;
       this.stale = false;
     });
@@ -192,12 +202,12 @@ export class Review extends EventTarget {
     try {
       const answer = await fetched(abort.signal);
       if (abort.signal.aborted) return;
-      this.error = "";
+      this.faults.delete(kind);
       take(answer);
     } catch (error) {
       if (abort.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      this.error = error.message;
+      this.faults.set(kind, error.message);
     }
     if (this.asking.get(kind) === abort) this.asking.delete(kind);
     this.changed();

@@ -1,6 +1,6 @@
 /** Programs for the graphics card. Screen places are device pixels until the last step. */
 
-import { OUTLINED_FROM, SHAPE_FROM, SOLID_BELOW } from "./looks.js";
+import { DASHED_FROM, OUTLINED_FROM, SHAPE_FROM, SOLID_BELOW } from "./looks.js";
 import { TABLE_WIDTH } from "./mesh.js";
 
 const HEAD = `#version 300 es
@@ -32,10 +32,11 @@ Feature read(int number) {
   vec4 one = texelFetch(uLooks, ivec2(look, 0), 0);
   vec4 other = texelFetch(uLooks, ivec2(look, 1), 0);
   float diameter = row.z * uScale / uDensity;
+  float extent = row.w * uScale / uDensity;
   float share = clamp((diameter - ${SOLID_BELOW.toFixed(1)}) / ${(OUTLINED_FROM - SOLID_BELOW).toFixed(1)}, 0.0, 1.0);
   float width = other.y * share * min(1.0, diameter / ${OUTLINED_FROM.toFixed(1)}) * uDensity;
   return Feature(row.x >= uLeast && other.z >= 0.0, look, one.rgb, mix(other.z, one.a, share), other.x, width, other.z,
-    other.w > 0.0, diameter, row.w * uScale / uDensity);
+    other.w > 0.0 && extent >= ${DASHED_FROM.toFixed(1)}, diameter, extent);
 }
 
 vec2 place(vec2 at) {

@@ -11,13 +11,13 @@ import { compose, invert, viewMatrix } from "./geometry.js";
 /** Options with their defaults. */
 export const SHEET_OPTIONS = {
   /** A drawing that takes longer, milliseconds, is carried along. */
-  cheapMs: 9,
+  cheapMs: 16,
   /** Milliseconds of a frame for drawing while the slide moves. */
   movingMs: 9,
   /** The same while it stands: a change of threshold or classes should show at once. */
   standingMs: 60,
   /** Share of the stage drawn around it when the drawing is carried along. */
-  margin: 0.12,
+  margin: 0.05,
 };
 
 /** Fires `drawn` whenever it has drawn or moved something. */
@@ -96,7 +96,8 @@ export class Sheet extends EventTarget {
     job.spent += now - began;
     if (!done) return;
     this.job = null;
-    this.cost = job.spent;
+    // Half of what it was, so that one slow drawing does not change the ways.
+    this.cost = (this.cost + job.spent) / 2;
     this.painted = job.frame;
     [this.front, this.back] = [this.back, this.front];
     this.front.hidden = false;

@@ -47,7 +47,7 @@ export function decodeSummary(buffer, cells) {
  * alpha.
  * @param {Grid} grid @param {number} least bin; an entry below is left out @param {(Tint | null)[]} tints by class, null: hidden
  * @param {{width: number, height: number}} base plane; cells at its rim are only as large as their part of it
- * @returns {{pixels: Uint8ClampedArray, width: number, height: number, box: Box}} RGBA, not premultiplied; the box is that of
+ * @returns {{pixels: Uint8ClampedArray<ArrayBuffer>, width: number, height: number, box: Box}} RGBA, not premultiplied; the box is that of
  * the picture with its rim, in base-plane pixels
  */
 export function picture(grid, least, tints, base) {

@@ -13,8 +13,9 @@ import { decodeSummary } from "./summary.js";
 export const SUMMARY_OPTIONS = {
   /** CSS pixels that a cell takes at least. */
   cell: 6,
-  /** Entries of a part at most; where the level that suits the zoom has more, the next coarser one is taken. */
-  entries: 450_000,
+  /** Entries of a part at most; where the level that suits the zoom has more, the next coarser one is taken. The server
+   * gives 500,000. */
+  entries: 480_000,
   /** Entries up to which a level is fetched whole. */
   whole: 300_000,
   /** Entries of the coarse level of the whole slide. */
@@ -29,12 +30,14 @@ export const SUMMARY_OPTIONS = {
 /** Fires `change` when a part arrived or failed. */
 export class SummaryData extends EventTarget {
   /** @param {string} slideId @param {string} layerId @param {{width: number, height: number}} base
+   * @param {(box: Box) => number} share of the layer's features that a box holds, about
    * @param {Partial<typeof SUMMARY_OPTIONS>} [options] */
-  constructor(slideId, layerId, base, options = {}) {
+  constructor(slideId, layerId, base, share, options = {}) {
     super();
     this.slideId = slideId;
     this.layerId = layerId;
     this.base = base;
+    this.share = share;
     this.options = { ...SUMMARY_OPTIONS, ...options };
     this.side = 128;
     /** @type {Level[]} fine to coarse */
@@ -56,11 +59,8 @@ export class SummaryData extends EventTarget {
    * @param {Box} box what the view shows @param {number} scale CSS pixels per base-plane pixel @returns {Level | undefined} */
   levelFor(box, scale) {
     const { cell, entries } = this.options;
-    const share = (/** @type {Level} */ level) => {
-      const [left, top, right, bottom] = this.cellsOf(level, box);
-      return Math.min(1, ((right - left) * (bottom - top)) / (level.columns * level.rows));
-    };
-    return this.levels.find((level) => this.sideOf(level) * scale >= cell && level.entries * share(level) <= entries)
+    const share = this.share(this.around(box));
+    return this.levels.find((level) => this.sideOf(level) * scale >= cell && level.entries * share <= entries)
       ?? this.levels.at(-1);
   }
 
@@ -84,7 +84,9 @@ export class SummaryData extends EventTarget {
     const level = this.levelFor(box, scale);
     if (level === undefined) return;
     const coarse = this.levels.find((each) => each.entries <= this.options.coarse) ?? this.levels.at(-1);
-    const first = coarse !== undefined && coarse.level > level.level && this.gridOf(coarse, this.all(coarse)) === undefined;
+    const whole = coarse && this.gridOf(coarse, this.all(coarse));
+    const first = coarse !== undefined && coarse.level > level.level && whole === undefined;
+    if (whole !== undefined) this.touch(whole);
     const target = first ? /** @type {Level} */ (coarse) : level;
     const cells = first ? this.all(target) : this.partFor(target, box);
     if (!first && this.gridOf(level, this.cellsOf(level, box)) !== undefined) {
@@ -103,7 +105,12 @@ export class SummaryData extends EventTarget {
   /** @param {Level} level @param {Box} box @returns {Box} */
   partFor(level, box) {
     if (level.entries <= this.options.whole) return this.all(level);
-    return this.cellsOf(level, growBox(box, this.options.margin, this.base.width, this.base.height));
+    return this.cellsOf(level, this.around(box));
+  }
+
+  /** @param {Box} box */
+  around(box) {
+    return growBox(box, this.options.margin, this.base.width, this.base.height);
   }
 
   /** @param {Level} level @param {Box} cells */
@@ -122,8 +129,13 @@ export class SummaryData extends EventTarget {
     });
     const distance = (/** @type {Grid} */ grid) => (grid.level < level.level ? 100 : 0) + Math.abs(grid.level - level.level);
     const best = covering.sort((one, other) => distance(one) - distance(other))[0] ?? null;
-    if (best !== null) this.grids.push(...this.grids.splice(this.grids.indexOf(best), 1));
+    if (best !== null) this.touch(best);
     return best;
+  }
+
+  /** Note that a part is of use. @param {Grid} grid */
+  touch(grid) {
+    this.grids.push(...this.grids.splice(this.grids.indexOf(grid), 1));
   }
 
   /** @param {Level} level @param {Box} cells @param {() => void} next */
@@ -144,6 +156,8 @@ export class SummaryData extends EventTarget {
       if (abort.signal.aborted) return;
       if (!(error instanceof ApiError || error instanceof DamagedError)) throw error;
       Object.assign(this, { error: error.message, wanted: null });
+      // More entries than thought: something coarser next time.
+      if (error instanceof ApiError && error.status === 400) this.options.entries *= 0.7;
       this.timer = setTimeout(next, this.options.retryMs);
     }
     if (!this.error) next();

@@ -64,7 +64,7 @@ class Viewer {
       jobs: new JobsPanel(stage, overlay, feed, say),
       compare: new ComparePanel(this.review, overlay, totals),
     };
-    new Legend(this.review);
+    new Legend(this.review, overlay);
     this.dock = new Dock(Object.keys(this.panels));
     this.dock.addEventListener("change", (event) => {
       const { opened, closed } = /** @type {any} */ (event).detail;

@@ -29,7 +29,8 @@ import { Stage } from "/static/js/stage.js";
 const card = await fetchSlide(document.body.dataset.slide);
 document.getElementById("opening").hidden = true;
 const stage = new Stage(document.getElementById("stage"), card);
-stage.addEventListener("change", () => stage.viewer.element.setAttribute("aria-busy", String(!stage.isComplete())));
+const report = () => stage.viewer.element.setAttribute("aria-busy", String(!stage.isComplete()));
+for (const name of ["change", "frame"]) stage.addEventListener(name, report);
 stage.addEventListener("open", () => {
   stage.fit(true);
   Object.assign(window, { stage, overlay: new Overlay(stage) });

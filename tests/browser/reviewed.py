@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import shapely
 
 from tests.browser.site import Site
+from tests.browser.tab import Tab
 from tests.versions import add_slide
 from wsi_ml.formats.feature import Feature
 from wsi_ml.geometry import Size
@@ -74,6 +75,16 @@ def add_reviewed(site: Site) -> Reviewed:
     truth = publish(site, slide, "Drawn by Dr. A.", "truth", TRUTH)
     prediction = publish(site, slide, "Nuclei of May", "prediction", PREDICTION, **PROVENANCE)
     return Reviewed(slide, truth.id, prediction.id)
+
+
+def note(tab: Tab) -> str:
+    """What the page said last, empty when that is gone again."""
+    return tab.page.locator("#note").inner_text()
+
+
+def heard(tab: Tab, words: str) -> None:
+    """Wait until the note says exactly this."""
+    tab.until(lambda: note(tab) == words, words)
 
 
 class Worker:

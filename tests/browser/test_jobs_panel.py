@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.browser.reviewed import LYMPHOCYTE, PREDICTION, TUMOUR, Worker, add_bare_slide, square
+from tests.browser.reviewed import LYMPHOCYTE, PREDICTION, TUMOUR, Worker, add_bare_slide, heard, note, square
 from tests.browser.tab import Tab
 
 VIEW = "#x=248&y=340&z=1&s=stored"
@@ -49,10 +49,6 @@ def row(tab: Tab, text: str):
     return tab.page.locator(".job", has_text=text)
 
 
-def note(tab: Tab) -> str:
-    return tab.page.locator("#note").inner_text()
-
-
 def test_a_click_ends_as_a_layer_on_screen_without_a_reload(panel_tab, slide, worker):
     tab = open_panel(panel_tab.view(slide, VIEW))
     bare = tab.pixels(60, 60)
@@ -66,7 +62,7 @@ def test_a_click_ends_as_a_layer_on_screen_without_a_reload(panel_tab, slide, wo
     tab.until(lambda: bar.evaluate("each => each.value") == 25, "a quarter")
     assert row(tab, "25 % of 120 windows").is_visible()
     worker.finish(job)
-    tab.until(lambda: note(tab) == "nuclei-fast, whole slide: done, 11 features.", "the word that it is done")
+    heard(tab, "nuclei-fast, whole slide: done, 11 features.")
     tab.settle()
     tab.until(lambda: np.abs(tab.pixels(60, 60).astype(int) - bare).mean() > 2, "the layer's pixels")
     assert tab.page.evaluate("window.sameDocument")
@@ -83,7 +79,7 @@ def test_a_job_of_another_tab_is_followed_too(panel_tab, open_tab, panel_site, s
     open_panel(tab)
     row(tab, "tissue · whole slide").wait_for()
     worker.finish(worker.take(), PREDICTION[:1])
-    tab.until(lambda: note(tab) == "tissue, whole slide: done, 1 feature.", "the end of the job")
+    heard(tab, "tissue, whole slide: done, 1 feature.")
 
 
 def test_a_failure_is_said_in_words_and_can_be_tried_again(panel_tab, slide, worker):
@@ -115,7 +111,7 @@ def test_a_waiting_and_a_running_job_are_cancelled(panel_tab, slide, worker):
     tab.page.get_by_role("button", name="Cancel: nuclei-fast · whole slide").click()
     row(tab, "nuclei-fast").get_by_text("stopping …").wait_for()
     worker.queue.stopped(running)
-    tab.until(lambda: note(tab) == "nuclei-fast, whole slide: cancelled.", "the word")
+    heard(tab, "nuclei-fast, whole slide: cancelled.")
     assert [job["state"] for job in jobs_of(tab, slide)] == ["cancelled", "cancelled"]
 
 
@@ -135,7 +131,7 @@ def test_a_preview_comes_first_and_goes_with_the_slides_layer(panel_tab, slide, 
     tab.press("l")
     assert tab.page.locator(".run", has_text="preview of 155 × 94 µm").is_visible()
     worker.finish(worker.take(), [square(300, 350, 80, LYMPHOCYTE, 0.9)])
-    tab.until(lambda: note(tab) == "nuclei-fast, whole slide: done, 1 feature.", "the slide's layer")
+    heard(tab, "nuclei-fast, whole slide: done, 1 feature.")
     assert tab.page.locator(".run", has_text="preview of").count() == 0, "the preview is gone"
     assert tab.page.get_by_role("checkbox", name=LYMPHOCYTE, exact=True).count() == 1
 
@@ -150,7 +146,7 @@ def test_a_view_that_is_too_large_for_a_preview_says_so(chromium, panel_site):
     assert tab.page.get_by_role("button", name="Preview here").is_disabled()
     assert tab.page.get_by_text("For a preview zoom in to 2.05 × 2.05 mm or less.").is_visible()
     tab.press("p", settle=False)
-    assert note(tab) == "Zoom in for a preview: the view is too large."
+    heard(tab, "Zoom in for a preview: the view is too large.")
     tab.press("6")
     assert tab.page.get_by_role("button", name="Preview here").is_enabled()
     tab.page.context.close()

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.browser.reviewed import LYMPHOCYTE, TUMOUR, add_bare_slide, add_reviewed, publish, square
+from tests.browser.reviewed import LYMPHOCYTE, TUMOUR, add_bare_slide, add_reviewed, heard, note, publish, square
 
 AT_TUMOUR = "#x=248&y=340&z=1&s=stored"
 """The first tumour, with its prediction 8 px beside it, in the middle of the stage."""
@@ -151,7 +151,7 @@ def test_the_export_holds_what_is_shown(panel_tab, case):
     assert corners.min(0).tolist() == [104, 150], "the first tumour, in pixels of the stored plane"
     section.get_by_role("button", name="What is lost?").click()
     section.get_by_text("Nothing is lost.").wait_for()
-    section.get_by_text("ASAP XML", exact=True).click()
+    section.get_by_text("ASAP", exact=True).click()
     assert section.get_by_text("Nothing is lost.").count() == 0, "that was of another file"
     section.get_by_role("button", name="What is lost?").click()
     section.get_by_text(re.compile(r"Not in the file: .*score.* \(×6\)")).wait_for()
@@ -167,7 +167,7 @@ def test_a_prediction_is_deleted_only_when_that_is_said_twice(panel_tab, case):
     section.get_by_role("button", name="Delete").click()
     section.get_by_role("button", name="Delete").last.click()
     section.wait_for(state="detached")
-    assert tab.page.locator("#note").inner_text() == "Nuclei of May was deleted."
+    heard(tab, "Nuclei of May was deleted.")
     assert tab.page.evaluate("document.activeElement.id") == "layers-title"
     layers = tab.page.request.get(f"{tab.site.url}/api/slides/{case.slide}/layers").json()["layers"]
     assert [each["id"] for each in layers] == [case.truth]
@@ -197,15 +197,14 @@ def test_where_a_layer_comes_from_is_one_click_away(panel_tab, case):
 
 def test_keys_move_threshold_and_style_and_say_so(panel_tab, case):
     tab = panel_tab.view(case.slide, AT_TUMOUR + f"&l={case.prediction}")
-    note = tab.page.locator("#note")
     filled = tab.pixels(10, 10)
     tab.press(">", ">", ">")
-    assert note.inner_text() == "Nuclei of May: score ≥ 0.15, 3 in view."
+    heard(tab, "Nuclei of May: score ≥ 0.15, 3 in view.")
     assert tab.state["t"] == f"{case.prediction}+0.15"
     tab.press("<")
-    assert "0.10" in note.inner_text()
+    tab.until(lambda: "0.10" in note(tab), "the threshold before")
     tab.press("o")
-    assert note.inner_text() == "Layers drawn as outline."
+    heard(tab, "Layers drawn as outline.")
     assert difference(tab.pixels(10, 10), filled) > 2
 
 

@@ -87,6 +87,7 @@ def test_words_for_areas_and_powers(module):
 STATE = {
     "x": 6200.25, "y": 0.125, "z": 0.123456789, "rotation": 95.5, "mirrored": True, "source": "sr-fast",
     "layers": ["a", "b"], "opacity": 0.35,
+    "opacities": [], "thresholds": [], "styles": [], "colors": [], "compare": None,
     "hidden": [{"layer": "a", "name": "Tumour & <b> #2"}, {"layer": "b", "name": "ä ö"}],
 }  # fmt: skip
 

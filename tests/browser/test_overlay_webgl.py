@@ -65,7 +65,7 @@ def test_crowds_thresholds_classes_and_styles_are_the_same_picture(tabs, field):
     drawn = both(tabs, field)
     steps = [
         (0.5, ""), (0.08, ""), (0.03, ""), (0.02, ""),
-        (0.5, "overlay.setThreshold(id, 0.52)"), (0.08, "overlay.setStyle(id, 'outline')"),
+        (0.5, "overlay.setThreshold(id, 0.5)"), (0.08, "overlay.setStyle(id, 'outline')"),
         (0.5, "overlay.showClass(id, 'A', false)"), (0.08, "overlay.setClassColor(id, 'B', '#00a000')"),
         (0.5, "overlay.setStyle(id, 'fill'); overlay.setOpacity(0.9)"),
     ]  # fmt: skip

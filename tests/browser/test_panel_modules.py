@@ -53,7 +53,9 @@ def test_bars_are_as_high_as_the_root_of_their_count(module):
 
 
 def layer(name: str, kind: str, created: str = "2026-11-01T10:00:00+00:00", /, **provenance) -> dict:
-    return {"id": name, "name": name, "kind": kind, "created": created, "version": "v", "provenance": provenance}
+    classes = [{"name": "Gland" if kind == "annotation" else name}]
+    same = {"id": name, "name": name, "kind": kind, "created": created, "version": "v"}
+    return {**same, "classes": classes, "provenance": provenance}
 
 
 LAYERS = [
@@ -188,11 +190,13 @@ def test_measures_and_matches_in_words(module):
     ]  # fmt: skip
 
 
-def test_the_first_choice_is_the_newest_prediction_with_the_truth(module):
+def test_the_first_choice_is_the_truth_and_the_newest_prediction_of_its_classes(module):
     body = "return a.map(m.firstChoice)"
-    without_truth = [each for each in LAYERS if each["kind"] == "prediction"]
-    assert module("comparewords", body, LAYERS, without_truth, LAYERS[1:2], []) == [
-        {"truth": "hand", "prediction": "new"}, {"truth": "old", "prediction": "new"}, None, None,
+    alike = [each | {"classes": [{"name": "Gland"}]} if each["name"] in ("hand", "old") else each for each in LAYERS]
+    runs = [LAYERS[0], LAYERS[4]]
+    assert module("comparewords", body, LAYERS, alike, runs, LAYERS[1:2], LAYERS[:1], []) == [
+        {"truth": "hand", "prediction": "new"}, {"truth": "hand", "prediction": "old"},
+        {"truth": "old", "prediction": "new"}, None, None, None,
     ]  # fmt: skip
 
 

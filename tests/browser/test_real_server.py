@@ -83,3 +83,21 @@ def test_synthesised_pixels_are_the_networks(chromium, served):
     assert np.abs(shown.astype(int) - library.pyramid(slide_id).region(Region(600, 350, 300, 300))).max() <= 3
     tab.page.context.close()
     tab.check()
+
+
+@pytest.mark.slow
+def test_a_prediction_by_click_is_computed_by_a_worker_and_shown(chromium, served):
+    site, slide_id, _ = served
+    tab = Tab(chromium, site).view(slide_id, "#x=1500&y=1000&z=0.5&s=stored")
+    bare = tab.pixels()
+    tab.press("j", settle=False)
+    tab.page.get_by_role("radio", name=re.compile("^tissue areas")).check()
+    tab.page.get_by_role("button", name="Predict the slide").click()
+    done = re.compile(r"tissue, whole slide: done, [\d,]+ features?\.")
+    tab.until(lambda: done.fullmatch(tab.page.locator("#note").inner_text()), "the layer", seconds=120)
+    tab.until(lambda: np.abs(tab.settle().pixels().astype(int) - bare).mean() > 2, "its pixels")
+    tab.press("l")
+    tab.page.get_by_role("button", name="About").click()
+    assert "tissue (dense)" in tab.page.locator("#layers dl").inner_text()
+    tab.page.context.close()
+    tab.check()
