@@ -98,7 +98,8 @@ export class Reading {
       const { found } = this.pinned;
       const view = this.overlay.layers.get(found.layer.id);
       const dropped = found.feature.score !== null && view !== undefined && found.feature.score < view.threshold;
-      if (view === undefined || !view.shown || view.hidden.has(found.feature.className) || dropped) this.clear();
+      const wasCompared = found.state !== undefined && this.review.choice === null;
+      if (view === undefined || !view.shown || view.hidden.has(found.feature.className) || dropped || wasCompared) this.clear();
     } else if (this.pointer !== null && !this.waiting) {
       this.waiting = true;
       requestAnimationFrame(() => {

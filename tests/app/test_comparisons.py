@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from app.cli import main
 from tests.versions import add_slide
 from wsi_ml.formats.feature import Feature
 from wsi_ml.geometry import Size
+from wsi_ml.layers import comparing
 from wsi_ml.layers.batch import FeatureBatch
 from wsi_ml.layers.features_writer import FeaturesWriter
 from wsi_ml.layers.layer import NewLayer
@@ -151,6 +154,24 @@ def test_kept_numbers_are_used_again_and_damage_does_no_harm(client, site, libra
         kept.write_bytes(damage)
         state.comparisons.of.cache_clear()
         assert client.get(url).json == first
+
+
+def test_requests_at_once_measure_once(client, app, site, monkeypatch):
+    address, truth, prediction = site
+    calls = []
+    measured = comparing.measure
+
+    def measure(*arguments):
+        calls.append(1)
+        time.sleep(0.2)
+        return measured(*arguments)
+
+    monkeypatch.setattr(comparing, "measure", measure)
+    urls = [f"{address}{part}?truth={truth}&prediction={prediction}" for part in ("", "/pairs", "/curve", "/errors")]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda url: app.test_client().get(url), urls))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len(calls) == 1
 
 
 def test_command_line_says_the_same(client, site, library, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 import zipfile
@@ -24,7 +25,8 @@ from wsi_ml.layers.overlaps import Outlines, covered_areas, in_box, overlapping,
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.metrics.segmentation import Pairs
 
-FOLDER = "comparisons"
+FOLDER, LOCK_FILE = "comparisons", "making.lock"
+SIDES = ("truth", "prediction")
 FORMAT = 1
 THREADS = 2
 _BLOCKS_KEPT = 48
@@ -133,20 +135,31 @@ class Comparisons:
         path = self.folder / f"{truth_id}-{prediction_id}-{mode}.npz"
         files = [self.store.features_file(each) for each in (truth_id, prediction_id)]
         classes = tuple(sorted(set(files[0].class_names) | set(files[1].class_names)))
-        with contextlib.suppress(FileNotFoundError, EOFError, zipfile.BadZipFile, KeyError, ValueError):
-            return _load(path, mode, classes)
-        truth, prediction = (LayerOutlines(each, classes, mode) for each in files)
-        made = measure(truth, prediction, mode, classes)
-        self._sweep()
-        _save(path, made)
+        if (kept := _load(path, mode, classes)) is not None:
+            return kept
+        # The panel asks for figures, pairs and curve at once: one request measures, in whatever process; others wait.
+        with self._making():
+            if (kept := _load(path, mode, classes)) is not None:
+                return kept
+            truth, prediction = (LayerOutlines(each, classes, mode) for each in files)
+            made = measure(truth, prediction, mode, classes)
+            self._sweep()
+            _save(path, made)
         return made
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Let one thread of one process at a time make comparisons of this library."""
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / LOCK_FILE).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _outlines(self, layer_id: str, comparison: Comparison) -> LayerOutlines:
         return LayerOutlines(self.store.features_file(layer_id), comparison.classes, comparison.mode)
 
     def _sweep(self) -> None:
         """Remove what was kept of layers that are gone."""
-        self.folder.mkdir(exist_ok=True)
         known = self.store.layer_ids()
         for path in self.folder.glob("*.npz"):
             if not set(path.stem.split("-")[:2]) <= known:
@@ -164,7 +177,7 @@ def figures(
     facts["agreement_with_a_model"] = truth.kind == "prediction"
     found = comparison.scores(selection, areas)
     for row in (*found["classes"].values(), found["overall"]):
-        for side in ("truth", "prediction"):
+        for side in SIDES:
             row[f"{side}_area_um2"] = row.pop(f"{side}_area") * base_mpp**2
     return facts | found
 
@@ -267,15 +280,19 @@ def _save(path: Path, comparison: Comparison) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _load(path: Path, mode: str, classes: tuple[str, ...]) -> Comparison:
-    # NumPy leaves a damaged file open that it has opened itself.
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-        if int(kept["format"]) != FORMAT:
-            raise ValueError("another format")
-        truth, prediction = (Side(*(kept[f"{side}_{name}"] for name in _COLUMNS)) for side in ("truth", "prediction"))
-        pairs = Pairs(*(kept[f"pairs_{name}"] for name in Pairs.__annotations__))
-        return Comparison(mode, classes, truth, prediction, pairs, kept["covered"])
+def _load(path: Path, mode: str, classes: tuple[str, ...]) -> Comparison | None:
+    """A comparison that was kept; None where there is none, or a damaged one, or one of another format."""
+    try:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            if int(kept["format"]) != FORMAT:
+                return None
+            truth, prediction = (Side(*(kept[f"{side}_{name}"] for name in _COLUMNS)) for side in SIDES)
+            pairs = Pairs(*(kept[f"pairs_{name}"] for name in Pairs.__annotations__))
+            return Comparison(mode, classes, truth, prediction, pairs, kept["covered"])
+    except (FileNotFoundError, EOFError, zipfile.BadZipFile, KeyError, ValueError):
+        return None
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    return ((side, name) for side in ("truth", "prediction") for name in _COLUMNS)
+    return ((side, name) for side in SIDES for name in _COLUMNS)
