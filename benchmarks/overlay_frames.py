@@ -164,7 +164,7 @@ def main() -> None:
         slides = {count: _make(library, count) for count in options.nuclei}
         with ocular_server(library.root) as url:
             for painter in ("canvas", "WebGL in software"):
-                frames = options.frames if painter == "canvas" else min(options.frames, 12)
+                frames = options.frames if painter == "canvas" else min(options.frames, 6)
                 for count, slide in slides.items():
                     with _page(url, slide, painter) as page:
                         rows += _measure(page, painter, count, frames)

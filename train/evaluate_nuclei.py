@@ -131,8 +131,9 @@ def measure(predictor: Predictor, name: str, words: str, pictures: Iterable[Nucl
 def segment(maps: np.ndarray, card: PredictorCard) -> np.ndarray:
     """Label map int32 of maps uint8 2×H×W, by the card's post-processing."""
     labels = find_objects(maps[0], maps[1], InstanceSettings.read(card.postprocess, None), (0, 0)).labels
-    large_enough = np.bincount(labels.ravel()) * card.mpp**2 >= card.postprocess.get("min_area_um2", 0.0)
-    return np.where(large_enough[labels], labels, 0)
+    areas_um2 = np.bincount(labels.ravel()) * card.mpp**2
+    least, most = card.postprocess.get("min_area_um2", 0.0), card.postprocess.get("max_area_um2", np.inf)
+    return np.where(((areas_um2 >= least) & (areas_um2 <= most))[labels], labels, 0)
 
 
 def evaluate(predictor: Predictor, data_root: Path) -> list[Row]:

@@ -82,7 +82,7 @@ def nuclei_card_facts(network: dict[str, Any], sha256: str) -> PredictorCard:
         name="nuclei-fast", kind="instance", classes=(PredictorClass("Nucleus", NUCLEUS_COLOR),),
         channels=("interior", "boundary"), mpp=MPP, mpp_range=MPP_RANGE, side=NUCLEI_MAP_SIDE + 2 * nuclei_unet.HALO,
         halo=nuclei_unet.HALO, stride=1, sha256=sha256,
-        postprocess={"mask_threshold": 0.5, "seed_threshold": 0.7, "min_area_um2": 6.0},
+        postprocess={"mask_threshold": 0.5, "seed_threshold": 0.7, "min_area_um2": 6.0, "max_area_um2": 500.0},
         about={
             "weights": "nuclei-fast.safetensors", "architecture": "nuclei-unet", "config": network,
             "multiple": nuclei_unet.GRID, "activation": "sigmoid",

@@ -153,13 +153,27 @@ def test_a_view_that_is_too_large_for_a_preview_says_so(chromium, panel_site):
     tab.check()
 
 
-def test_models_that_do_not_fit_are_listed_with_the_reason(panel_tab, panel_site):
+def test_models_that_do_not_fit_are_listed_last_and_with_the_reason(panel_tab, panel_site):
+    card = {"kind": "dense", "classes": [{"name": "Tissue", "color": None}], "background": [], "mpp": 0.5}
+    models = [{**card, "name": "fine", "mpp_range": [0.4, 0.62]}, {**card, "name": "wide", "mpp_range": [0.1, 4]}]
+    panel_tab.page.route("**/api/models", lambda route: route.fulfill(json={"models": models}))
     tab = open_panel(panel_tab.view(panel_site.coarse))
-    listed = tab.page.locator(".model")
-    unfit = [each for each in listed.all() if each.get_by_role("radio").is_disabled()]
-    assert any("nuclei-fast" in each.inner_text() for each in unfit)
-    for each in unfit:
-        assert re.search(r"Needs [\d.]+–[\d.]+ µm/px; this slide has 1 µm/px\.", each.inner_text())
+    listed = tab.page.locator(".model").all_inner_texts()
+    assert [each.split("\n")[0] for each in listed] == ["wide", "fine"]
+    assert "Needs 0.4–0.62 µm/px; this slide has 1 µm/px." in listed[1] and "Needs" not in listed[0]
+    radios = tab.page.locator(".model input")
+    assert [(each.is_checked(), each.is_disabled()) for each in radios.all()] == [(True, False), (False, True)]
+
+
+def test_without_a_model_that_fits_nothing_can_be_started(panel_tab, panel_site):
+    model = {"name": "fine", "kind": "dense", "classes": [], "mpp": 0.5, "mpp_range": [0.4, 0.62]}
+    panel_tab.page.route("**/api/models", lambda route: route.fulfill(json={"models": [model]}))
+    tab = open_panel(panel_tab.view(panel_site.coarse))
+    assert tab.page.get_by_text("No model fits this slide.").is_visible()
+    for name in ("Predict the slide", "Predict this view", "Preview here"):
+        assert tab.page.get_by_role("button", name=name).is_disabled()
+    tab.press("p", settle=False)
+    heard(tab, "No model fits this slide.")
 
 
 def test_a_refused_order_says_why(panel_tab, slide):

@@ -327,7 +327,7 @@ def test_a_costly_drawing_is_carried_along_with_a_rim_and_renewed_by_slices(draw
         const rim = sheet.painted.rim;
         finish();
         return { places, rim };"""
-    found = drawn.page.evaluate(f"async (a) => {{ {SHEET} {body} }}", [{"cheapMs": -1, "movingMs": 0}])
+    found = drawn.page.evaluate(f"async (a) => {{ {SHEET} {body} }}", [{"cheapMs": -1, "movingMs": 0, "margin": 0.12}])
     assert found["rim"] == [72, 48]
     assert found["places"] == [
         ["matrix(1, 0, 0, 1, -82, -48)", 2, False], ["matrix(1, 0, 0, 1, -92, -48)", 2, False],

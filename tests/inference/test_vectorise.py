@@ -146,6 +146,14 @@ def test_nuclei_of_a_drawn_scene_come_back_exactly_in_base_pixels(scene_labels, 
     assert distance.max() <= 2 * 0.5
 
 
+def test_an_object_larger_than_any_of_its_kind_is_dropped():
+    told = np.zeros((2, 20, 40), np.uint8)
+    told[0, 2:8, 2:8] = told[0, 2:14, 20:32] = 255
+    sizes = {most: len(draw(ArrayMaps(told), card_of("instance", ("Nucleus",), max_area_um2=most), Size(80, 40)))
+             for most in (8.9, 9, 35.9, 36)}  # fmt: skip
+    assert sizes == {8.9: 0, 9: 1, 35.9: 1, 36: 2}
+
+
 def test_types_name_the_class_and_one_that_is_not_drawn_drops_its_objects():
     told = np.zeros((5, 10, 30), np.uint8)
     for number, left in enumerate((2, 12, 22)):

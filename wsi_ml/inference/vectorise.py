@@ -151,6 +151,9 @@ def _instance_batches(
     # Objects of a class that is told but not drawn take part in the vote and are dropped by it.
     numbers = np.array([drawn.index(each.name) if each.name in drawn else -1 for each in card.classes])
     blocks = block_boxes(maps.size, BLOCK)
+    # What is larger than any object of its kind is none, but several or something else.
+    map_pixel_um2 = (maps.stride * float(chosen.get("stored_mpp", card.mpp))) ** 2
+    most = float(chosen.get("max_area_um2", np.inf)) / map_pixel_um2
 
     def read(box: Region) -> np.ndarray:
         check()
@@ -162,7 +165,7 @@ def _instance_batches(
         if not maps.covered(*block).any():
             continue
         found = block_instances(read, maps.size, block, settings, tolerance=tolerance, least=least)
-        own = numbers[found.types] >= 0
+        own = (numbers[found.types] >= 0) & (found.pixels <= most)
         yield found.polygons[own], numbers[found.types[own]], found.means[own]
     progress(len(blocks), len(blocks))
 
