@@ -103,7 +103,8 @@ def test_the_wheel_serves_from_an_environment_without_the_checkout(wheel, tmp_pa
     models = subprocess.run(
         [python, "-m", "app.cli", "models", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert [model["name"] for model in json.loads(models.stdout)["models"]] == ["bicubic", "sr-fast"]
+    names = [model["name"] for model in json.loads(models.stdout)["models"]]
+    assert names == ["bicubic", "sr-fast", "nuclei-fast", "tissue", "tissue-fast"]
     assert serve_and_look(python, tmp_path) == {"slides": []}
 
 
