@@ -90,6 +90,7 @@ def test_class_must_match_unless_any_is_asked(tmp_path):
     assert within["overall"]["aji"] == 0
     across = Sides(tmp_path, truth, prediction, mode="any").scores()
     assert (across["overall"]["tp"], across["overall"]["dice"], across["overall"]["aji"]) == (1, 1, 1)
+    assert [(row["dice"], row["iou"]) for row in across["classes"].values()] == [(None, None)] * 2
 
 
 def test_overlapping_outlines_of_one_layer_are_counted_once(tmp_path):

@@ -117,6 +117,10 @@ class Comparison:
         measured = areas or BoxAreas(self.truth.own_areas, self.prediction.own_areas, self.covered_areas)
         sums = measured.by_class(self, passing)
         rows = {name: _row(counts[at], *sums[:, at].tolist()) for at, name in enumerate(self.classes)}
+        if self.mode == "any":
+            # What a class covers and what it is matched with belong to different classes: there is no such figure.
+            for row in rows.values():
+                row["dice"] = row["iou"] = None
         overall = _row(sum(counts, Detection(0, 0, 0, 0.0)), *sums.sum(axis=1).tolist())
         overall["aji"] = self._jaccard(selection, shown_truth, shown_prediction)
         return {"classes": rows, "overall": overall}
