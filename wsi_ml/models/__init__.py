@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from wsi_ml.errors import BadRequestError
+from wsi_ml.models.cerberus import Cerberus, CerberusConfig
 from wsi_ml.models.densenet import DenseNet, DenseNetConfig
 from wsi_ml.models.efficientnet import EfficientNet, EfficientNetConfig
+from wsi_ml.models.esp_psp import EspPsp, EspPspConfig
+from wsi_ml.models.feature_unet import TakahamaUnet, TakahamaUnetConfig
+from wsi_ml.models.googlenet import TakahamaExtractor, TakahamaExtractorConfig
 from wsi_ml.models.mobilenet import MobileNet, MobileNetConfig
 from wsi_ml.models.nuclei_unet import NucleiUnet, NucleiUnetConfig
 from wsi_ml.models.resnet import ResNet, ResNetConfig
@@ -27,8 +31,10 @@ from wsi_ml.models.vgg_discriminator import VggDiscriminator, VggDiscriminatorCo
 
 # Name -> (module class, its frozen config). A new family adds its file beside this one and its line here.
 ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
+    "cerberus": (Cerberus, CerberusConfig),
     "densenet121": (DenseNet, DenseNetConfig),
     "efficientnet": (EfficientNet, EfficientNetConfig),
+    "esp-psp": (EspPsp, EspPspConfig),
     "esrgan": (Esrgan, EsrganConfig),
     "mobilenet": (MobileNet, MobileNetConfig),
     "msrresnet": (MsrResNet, SrResNetConfig),
@@ -39,6 +45,8 @@ ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
     "sr-gan-generator": (SrGanGenerator, RrdbConfig),
     "sr-joint": (SrJoint, SrJointConfig),
     "srresnet": (SrResNet, SrResNetConfig),
+    "takahama-extractor": (TakahamaExtractor, TakahamaExtractorConfig),
+    "takahama-unet": (TakahamaUnet, TakahamaUnetConfig),
     "tissue-cnn": (TissueCnn, TissueCnnConfig),
     "unet-discriminator": (UnetDiscriminator, UnetDiscriminatorConfig),
     "vgg-discriminator": (VggDiscriminator, VggDiscriminatorConfig),
