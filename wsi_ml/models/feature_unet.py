@@ -73,3 +73,12 @@ def _twice(channels: int, out: int, normalise: bool) -> nn.Sequential:
             layers.append(nn.BatchNorm2d(out))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def feature_map(features: Tensor, kept: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
+    """N×F features of patches → F×side×side map, zero where no patch lies; gradients flow back to the features.
+
+    `kept` numbers the patches that lie on the map, at (rows, columns); see `wsi_ml.data.patch_grid.centred`.
+    """
+    placed = features.new_zeros(features.shape[1], side, side)
+    return placed.index_put((torch.arange(features.shape[1])[:, None], rows[None], columns[None]), features[kept].T)
