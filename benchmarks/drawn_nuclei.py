@@ -16,7 +16,7 @@ from wsi_ml.layers.features_writer import FeaturesWriter
 from wsi_ml.layers.layer import Layer, NewLayer
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import CARD_FILE, INDEX_FILE, PYRAMID_FILE, THUMBNAIL_FILE, Card, SourceFacts
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, encode_jpeg
+from wsi_ml.slides.codec import encode_steps, steps_text
 from wsi_ml.slides.library import STAGING_FOLDER, Library
 from wsi_ml.slides.pyramid import INDEX_MAGIC, RECORD, checksum
 
@@ -33,7 +33,7 @@ def add_slide(library: Library, name: str, size: Size) -> tuple[str, str]:
 
     The tiles lie in the file once and the index points to them over and over. Gives slide id and version.
     """
-    tiles = [encode_jpeg(tissue(seed)) for seed in range(_TILES)]
+    tiles = [encode_steps(tissue(seed)) for seed in range(_TILES)]
     starts = np.cumsum([0] + [len(tile) for tile in tiles])
     stored = halve(size)
     sizes = pyramid_sizes(stored)
@@ -49,7 +49,7 @@ def add_slide(library: Library, name: str, size: Size) -> tuple[str, str]:
     digest = hashlib.sha256(index + name.encode()).hexdigest()
     card = Card(
         version=digest[:16], stored_size=stored, base_size=size, stored_mpp=0.5, levels=sizes,
-        jpeg_quality=STORE_QUALITY, jpeg_subsampling=STORE_SUBSAMPLING, kernel="box2", icc="none",
+        encoding=steps_text(), kernel="box2", icc="none",
         source=SourceFacts(digest, 1, "drawn", size, 0.25, False, 40.0, (0, 0), 0, 1),
         pyramid_bytes=len(data), pyramid_sha256=hashlib.sha256(data).hexdigest(), ingest_key=digest,
         created="2026-01-01T00:00:00+00:00",

@@ -11,7 +11,7 @@ import numpy as np
 
 from wsi_ml.geometry import Region, Size, ceil_div, clip, halve, pyramid_sizes
 from wsi_ml.slides.card import CARD_FILE, INDEX_FILE, PYRAMID_FILE, THUMBNAIL_FILE, Card, SourceFacts
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, encode_jpeg
+from wsi_ml.slides.codec import encode_jpeg, encode_steps, steps_text
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.library import STAGING_FOLDER, Library
 from wsi_ml.slides.pyramid import INDEX_MAGIC, RECORD, checksum
@@ -50,7 +50,7 @@ def stage_version(folder: Path, stored: np.ndarray, base_size: Size, stored_mpp:
                 part = clip(Region(t_col * 512, t_row * 512, 512, 512), size)
                 tile = pixels[part.y : part.y_end, part.x : part.x_end]
                 tile = np.pad(tile, ((0, 512 - part.height), (0, 512 - part.width), (0, 0)), mode="edge")
-                data = encode_jpeg(tile)
+                data = encode_steps(tile)
                 records += RECORD.pack(len(tiles), len(data), checksum(data))
                 tiles += data
         pixels = halve_pixels(pixels)
@@ -61,7 +61,7 @@ def stage_version(folder: Path, stored: np.ndarray, base_size: Size, stored_mpp:
     digest = hashlib.sha256(index + f"{base_size}{stored_mpp}{salt}".encode()).hexdigest()
     card = Card(
         version=digest[:16], stored_size=stored_size, base_size=base_size, stored_mpp=stored_mpp, levels=sizes,
-        jpeg_quality=STORE_QUALITY, jpeg_subsampling=STORE_SUBSAMPLING, kernel="box2", icc="none",
+        encoding=steps_text(), kernel="box2", icc="none",
         source=SourceFacts(digest, 1, "test", base_size, stored_mpp / 2, False, 40.0, (0, 0), 0, 1),
         pyramid_bytes=len(tiles), pyramid_sha256=hashlib.sha256(tiles).hexdigest(), ingest_key=digest,
         created="2026-01-01T00:00:00+00:00",

@@ -64,6 +64,12 @@ class SourceUnavailableError(NotFoundError):
     code = "source_unavailable"
 
 
+class TileNotKeptError(NotFoundError):
+    """The scan's ×40 tile is not kept: the synthesised one was faithful enough."""
+
+    code = "tile_not_kept"
+
+
 class DamagedError(OcularError):
     """Stored bytes do not match their checksum; the pixels are withheld."""
 
@@ -180,6 +186,10 @@ class TooLargeError(OcularError):
     """The body of a request is larger than allowed."""
 
     code = "too_large"
+
+
+class RegionTooSmallError(BadRequestError):
+    """An annotated region is too small, or too thin, for a patch of the wanted side."""
 
 
 class LeaseLostError(OcularError):

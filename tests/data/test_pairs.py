@@ -7,8 +7,16 @@ import pytest
 from PIL import Image
 
 from wsi_ml.data.augment import AugmentConfig
-from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, store_pixels, tile_files
-from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
+from wsi_ml.data.pairs import (
+    UNCOMPRESSED,
+    Compression,
+    PairSampler,
+    PatchConfig,
+    load_slides,
+    store_pixels,
+    tile_files,
+)
+from wsi_ml.slides.codec import decode_jpeg, encode_jpeg, encode_steps
 from wsi_ml.slides.kernel import halve_pixels
 
 STILL = AugmentConfig(stain_chance=0.0, colour_chance=0.0, sharpness_chance=0.0)
@@ -40,7 +48,34 @@ def test_stored_pixels_are_kernel_then_store_jpeg():
     base = smooth()
     stored = store_pixels(base)
     assert stored.shape == (64, 64, 3)
-    assert np.array_equal(stored, decode_jpeg(encode_jpeg(halve_pixels(base))))
+    assert np.array_equal(stored, decode_jpeg(encode_steps(halve_pixels(base))))
+
+
+def test_other_histories_of_the_stored_pixels():
+    base = smooth()
+    half = halve_pixels(base)
+    assert np.array_equal(store_pixels(base, UNCOMPRESSED), half)
+    by_quality = store_pixels(base, Compression(None, 90, "420"))
+    assert np.array_equal(by_quality, decode_jpeg(encode_jpeg(half, 90, "420")))
+    coarse = store_pixels(base, Compression((40, 60)))
+    fine = store_pixels(base, Compression((2, 2)))
+    assert np.abs(coarse.astype(int) - half).mean() > 3 * np.abs(fine.astype(int) - half).mean()
+    texts = [each.text for each in (Compression(), Compression(None, 90, "420"), UNCOMPRESSED)]
+    assert texts == ["steps 5/7 4:4:4", "q90 4:2:0", "not compressed"]
+
+
+def test_histories_are_drawn_in_the_shares_asked_for():
+    patches = PatchConfig(store_chance=0.5, raw_chance=0.1, steps_chance=0.2, steps_high=16, quality_low=85)
+    sampler = PairSampler({"one": [smooth()]}, patches, STILL, seed=0)
+    rng = np.random.default_rng(5)
+    drawn = [sampler._compression(rng) for _ in range(4000)]
+    steps = [each.steps for each in drawn if each.steps and each != Compression()]
+    assert np.isclose(np.mean([each == Compression() for each in drawn]), 0.5, atol=0.04)
+    assert np.isclose(np.mean([each == UNCOMPRESSED for each in drawn]), 0.1, atol=0.02)
+    assert np.isclose(len(steps) / len(drawn), 0.2, atol=0.03)
+    assert {luma for luma, _ in steps} == set(range(2, 17)) and all(luma <= chroma <= 28 for luma, chroma in steps)
+    qualities = [each.quality for each in drawn if each.quality]
+    assert (min(qualities), max(qualities)) == (85, 98)
 
 
 def test_files_are_grouped_by_the_slide_they_were_cut_from(data_root):

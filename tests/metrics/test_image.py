@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsi_ml.metrics.image import C1, C2, psnr, psnr_luma, ssim, ssim_gaussian
+from wsi_ml.metrics.image import C1, C2, luma, psnr, psnr_luma, ssim, ssim_gaussian, ssim_luma
 
 
 def pictures(seed=0, side=20):
@@ -76,3 +76,11 @@ def test_ssim_of_equal_pictures_is_one_and_small_pictures_are_refused():
     assert ssim(truth, truth) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="at least 7 px"):
         ssim(picture[:6], truth[:6])
+
+
+def test_ssim_luma_is_the_gaussian_ssim_of_the_luma():
+    picture, truth = pictures(2)
+    assert luma(np.full((1, 1, 3), 255, np.uint8))[0, 0] == pytest.approx(235)
+    grey = ssim_gaussian(np.repeat(luma(picture)[..., None], 3, 2), np.repeat(luma(truth)[..., None], 3, 2))
+    assert ssim_luma(picture, truth) == pytest.approx(grey)
+    assert ssim_luma(truth, truth) == pytest.approx(1.0)

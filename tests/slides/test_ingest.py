@@ -17,7 +17,7 @@ from tests.slides.make_slides import patch_tag, picture, swapped_profile, write_
 from wsi_ml.errors import DiskFullError, IngestError
 from wsi_ml.geometry import Region
 from wsi_ml.slides import ingest as ingest_module
-from wsi_ml.slides.codec import STORE_QUALITY, decode_jpeg
+from wsi_ml.slides.codec import decode_jpeg
 from wsi_ml.slides.ingest import Progress, ingest
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.library import Library
@@ -57,10 +57,10 @@ def test_a_slide_becomes_a_version(slide, root):
     assert (result.created, result.name, result.version) == (True, "slide", card.version)
     assert (card.stored_size, card.base_size, card.stored_mpp) == ((1501, 1002), (3001, 2003), 0.5)
     assert card.levels == [(1501, 1002), (751, 501), (376, 251)]
-    assert (card.kernel, card.icc, card.jpeg_quality, card.associated) == (
+    assert (card.kernel, card.icc, card.encoding, card.associated) == (
         "box2+dct",
         "none",
-        STORE_QUALITY,
+        "JPEG steps 5/7 4:4:4",
         ["label", "thumbnail"],
     )
     assert (card.source.vendor, card.source.l0_size, card.source.objective_power) == ("aperio", (3001, 2003), 40)
@@ -168,6 +168,17 @@ def test_other_parameters_make_a_new_version_of_the_same_slide(slide, root):
     assert library.versions(first.slide_id) == [first.version, second.version]
     assert library.slide(first.slide_id).current == second.version
     assert verify(library).faults == []
+
+
+def test_a_file_ingested_before_a_new_encoding_is_converted_anew_into_the_same_slide(slide, root, monkeypatch):
+    monkeypatch.setattr(ingest_module, "REVISION", 1)
+    first = ingest(slide, root)
+    monkeypatch.undo()
+    steps: list[Progress] = []
+    second = ingest(slide, root, progress=steps.append)
+    assert (second.created, second.slide_id) == (True, first.slide_id)
+    assert "convert" in {step.phase for step in steps}
+    assert ingest(slide, root).created is False
 
 
 def test_a_name_that_is_taken_is_refused_and_an_explicit_one_makes_a_version(slide, root, tmp_path):

@@ -10,7 +10,7 @@ import tifffile
 
 from tests.slides.make_slides import picture
 from wsi_ml.geometry import TILE_SIDE, Region, Size, pyramid_sizes
-from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
+from wsi_ml.slides.codec import decode_jpeg, encode_steps
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.pyramid import INDEX_MAGIC, RECORD, read_index
 from wsi_ml.slides.pyramid_writer import PyramidWriter, pad_tile, z_order
@@ -46,7 +46,7 @@ def test_every_tile_is_the_encoded_part_of_the_halved_plane(tmp_path, size):
         for y in range(0, plane.shape[0], TILE_SIDE):
             for x in range(0, plane.shape[1], TILE_SIDE):
                 offset, length, _ = RECORD.unpack_from(records, number * RECORD.size)
-                expected = encode_jpeg(pad_tile(plane[y : y + TILE_SIDE, x : x + TILE_SIDE]))
+                expected = encode_steps(pad_tile(plane[y : y + TILE_SIDE, x : x + TILE_SIDE]))
                 assert data[offset : offset + length] == expected, (level, x, y)
                 number += 1
         if max(plane.shape) <= 2048 and writer.overview.shape == plane.shape:
@@ -80,6 +80,8 @@ def test_openslide_tifffile_and_libvips_read_colours_sizes_and_microns(tmp_path)
         assert file.is_bigtiff
         page = file.pages.first
         assert page.tile == (512, 512)
+        assert page.tags["YCbCrSubSampling"].value == page.subsampling == (1, 1)
+        assert "JPEG steps 5/7 4:4:4|AppMag = 20|MPP = 0.505" in page.description
         numerator, denominator = page.tags["XResolution"].value
         assert 1e4 * denominator / numerator == pytest.approx(0.505)
         assert np.abs(page.asarray().astype(int) - rgb).max() <= 2

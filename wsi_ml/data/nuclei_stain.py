@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from wsi_ml.data.augment import DENSITY, change_sharpness
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, decode_jpeg, encode_jpeg
+from wsi_ml.slides.codec import decode_jpeg, encode_jpeg, encode_steps
 
 HAEMATOXYLIN = np.array([0.62, 0.72, 0.32], np.float32)
 EOSIN = np.array([0.13, 0.86, 0.46], np.float32)
@@ -200,7 +200,7 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rgb = np.clip(rgb + noise, 0, 255).astype(np.uint8)
     chance = rng.random()
     if chance < 0.5:
-        return decode_jpeg(encode_jpeg(rgb, STORE_QUALITY, STORE_SUBSAMPLING))
+        return decode_jpeg(encode_steps(rgb))
     if chance < 0.85:
         return decode_jpeg(encode_jpeg(rgb, int(rng.integers(40, 95)), "420" if rng.random() < 0.7 else "444"))
     return np.ascontiguousarray(rgb)

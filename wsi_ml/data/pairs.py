@@ -13,7 +13,7 @@ import openslide
 from PIL import Image
 
 from wsi_ml.data.augment import AugmentConfig, augment
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, decode_jpeg, encode_jpeg
+from wsi_ml.slides.codec import STORE_STEPS, STORE_STEPS_SUBSAMPLING, decode_jpeg, encode_jpeg, encode_steps
 from wsi_ml.slides.kernel import halve_pixels
 
 TILE_SIDE = 512
@@ -29,17 +29,35 @@ TISSUE_SATURATION = 20
 class Compression:
     """JPEG of the stored pixels; the defaults are the store's."""
 
-    quality: int = STORE_QUALITY
-    """1…100; 0 for pixels that were never compressed."""
-    subsampling: str = STORE_SUBSAMPLING
+    steps: tuple[int, int] | None = STORE_STEPS
+    """Equal quantisation steps of luma and chroma; None for the tables of Annex K at `quality`."""
+    quality: int = 0
+    """1…100, where there are no steps; 0 for pixels that were never compressed."""
+    subsampling: str = STORE_STEPS_SUBSAMPLING
+
+    @property
+    def text(self) -> str:
+        """In words: `steps 5/7 4:4:4`, `q90 4:2:0`, `not compressed`."""
+        chroma = ":".join(self.subsampling)
+        if self.steps:
+            return f"steps {self.steps[0]}/{self.steps[1]} {chroma}"
+        return f"q{self.quality} {chroma}" if self.quality else "not compressed"
+
+
+UNCOMPRESSED = Compression(steps=None)
+
+
+def compress(rgb: np.ndarray, compression: Compression = Compression()) -> bytes:
+    """The JPEG of a picture, RGB uint8 H×W×3; the compression must be one."""
+    if compression.steps:
+        return encode_steps(rgb, compression.steps, compression.subsampling)
+    return encode_jpeg(rgb, compression.quality, compression.subsampling)
 
 
 def store_pixels(base_rgb: np.ndarray, compression: Compression = Compression()) -> np.ndarray:
     """What the store keeps of a ×40 picture: kernel `box2`, then JPEG; uint8 2H×2W×3 → H×W×3."""
     stored = halve_pixels(base_rgb)
-    if not compression.quality:
-        return stored
-    return decode_jpeg(encode_jpeg(stored, compression.quality, compression.subsampling))
+    return stored if compression == UNCOMPRESSED else decode_jpeg(compress(stored, compression))
 
 
 def tile_files(data_root: Path) -> dict[str, list[Path]]:
@@ -123,7 +141,10 @@ class PatchConfig:
     store_chance: float = 0.4
     """Chance that a tile is compressed exactly as the store does it."""
     raw_chance: float = 0.2
-    """Chance that it is not compressed; else quality is drawn from `quality_low` to 98, chroma 4:2:0 or 4:4:4."""
+    """Chance that it is not compressed."""
+    steps_chance: float = 0.2
+    """Chance of other equal steps, 2 to `steps_high`; else a quality of Annex K from `quality_low` to 98."""
+    steps_high: int = 16
     quality_low: int = 85
 
 
@@ -153,13 +174,18 @@ class PairSampler:
 
     def _compression(self, rng: np.random.Generator) -> Compression:
         """The store's JPEG most often; others too, for slides whose stored pixels have another history."""
-        chance = rng.random()
-        if chance < self.patches.store_chance:
+        patches, chance = self.patches, rng.random()
+        if chance < patches.store_chance:
             return Compression()
-        if chance < self.patches.store_chance + self.patches.raw_chance:
-            return Compression(quality=0)
-        quality = int(rng.integers(self.patches.quality_low, 99))
-        return Compression(quality, "444" if rng.random() < 0.3 else "420")
+        if chance < patches.store_chance + patches.raw_chance:
+            return UNCOMPRESSED
+        if chance < patches.store_chance + patches.raw_chance + patches.steps_chance:
+            # Evenly on the scale of bytes, not of steps.
+            luma = 2.0 * (patches.steps_high / 2.0) ** rng.random()
+            chroma = luma * rng.uniform(1.0, 1.7)
+            return Compression((round(luma), round(chroma)), 0, "420" if rng.random() < 0.3 else "444")
+        quality = int(rng.integers(patches.quality_low, 99))
+        return Compression(None, quality, "444" if rng.random() < 0.3 else "420")
 
     def _tile_patches(self, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Patches of one augmented tile; the whole tile goes through the JPEG, as a stored tile does, then is cut."""

@@ -147,10 +147,10 @@ class TissueSampler:
 
     def _sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A patch; by chance with a part of another one beside it, as at the border of two tissues."""
-        rgb, label = self._patch(rng)
+        rgb, label = self.varied(rng)
         shares = np.eye(len(CODES), dtype=np.float32)[label]
         if rng.random() < self.mix_chance:
-            other, other_label = self._patch(rng)
+            other, other_label = self.varied(rng)
             rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE / 2
             angle = rng.uniform(0, 2 * np.pi)
             beyond = np.cos(angle) * columns + np.sin(angle) * rows > rng.uniform(-60, 60)
@@ -159,11 +159,15 @@ class TissueSampler:
             shares = (1 - share) * shares + share * np.eye(len(CODES), dtype=np.float32)[other_label]
         return nuclei_stain.degrade(nuclei_stain.change_light(rgb, rng), rng), shares
 
-    def _patch(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """A patch in another pose, size and stain: what class it is must not be told by its slide's colours."""
+    def plain(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """A patch as it is and its class; every class equally often."""
         label = int(self.present[int(rng.integers(len(self.present)))])
         group = self.by_class[label]
-        rgb = group[int(rng.integers(len(group)))].rgb
+        return group[int(rng.integers(len(group)))].rgb, label
+
+    def varied(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """A patch in another pose, size and stain: what class it is must not be told by its slide's colours."""
+        rgb, label = self.plain(rng)
         rgb = resized(rgb, float(np.exp(rng.uniform(-0.3, 0.4))), rng)
         rgb = change_stain(rgb, np.exp(rng.uniform(-0.8, 0.7, 3)), rng.uniform(-0.04, 0.06, 3))
         if rng.random() < 0.5:

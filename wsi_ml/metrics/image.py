@@ -4,7 +4,8 @@ Two SSIM definitions are in use and give different numbers, so results must name
 
 * `ssim` — the mean over colours of SSIM (Wang et al. 2004, eq. 13) with a 7×7 uniform window, sample covariance,
   windows wholly inside the picture; what `skimage.metrics.structural_similarity(channel_axis=-1)` gives by default
-* `ssim_gaussian` — the mean over colours with an 11×11 Gaussian window, σ 1.5, as BasicSR reports it
+* `ssim_gaussian` — the mean over colours with an 11×11 Gaussian window, σ 1.5, as BasicSR reports it; `ssim_luma` is
+  the same of the luma alone (its option `test_y_channel`)
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ def psnr(picture: np.ndarray, truth: np.ndarray) -> float:
 
 def psnr_luma(picture: np.ndarray, truth: np.ndarray) -> float:
     """PSNR in dB of the luma of ITU-R BT.601 in its 16…235 range, unrounded, as super-resolution papers give it."""
-    weights = np.array([65.481, 128.553, 24.966]) / 255.0
-    return psnr(picture @ weights + 16.0, truth @ weights + 16.0)
+    return psnr(luma(picture), luma(truth))
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Luma of ITU-R BT.601 in its 16…235 range, unrounded, float64 H×W, of a H×W×3 picture."""
+    return rgb @ (np.array([65.481, 128.553, 24.966]) / 255.0) + 16.0
 
 
 def ssim(picture: np.ndarray, truth: np.ndarray) -> float:
@@ -51,8 +56,13 @@ def ssim_gaussian(picture: np.ndarray, truth: np.ndarray) -> float:
     return _ssim(picture, truth, weights / weights.sum(), 1.0)
 
 
+def ssim_luma(picture: np.ndarray, truth: np.ndarray) -> float:
+    """`ssim_gaussian` of the luma alone."""
+    return ssim_gaussian(luma(picture), luma(truth))
+
+
 def _ssim(picture: np.ndarray, truth: np.ndarray, weights: np.ndarray, correction: float) -> float:
-    """Mean SSIM of H×W×C pictures under a separable window; `correction` turns variance into sample variance."""
+    """Mean SSIM of H×W or H×W×C pictures under a separable window; `correction` turns variance into sample variance."""
     if picture.shape != truth.shape or min(picture.shape[:2]) < len(weights):
         raise ValueError(f"SSIM needs two pictures of one shape, at least {len(weights)} px wide and tall")
     x, y = picture.astype(np.float64), truth.astype(np.float64)

@@ -11,7 +11,8 @@ from typing import Any
 from wsi_ml.errors import LibraryError
 from wsi_ml.geometry import TILE_SIDE, Size
 
-CARD_FORMAT = 1
+CARD_FORMAT = 2
+"""Format 1 stated `jpeg_quality` and `jpeg_subsampling` in place of `encoding`; such cards are still read."""
 CARD_FILE = "card.json"
 PYRAMID_FILE = "pyramid.tif"
 INDEX_FILE = "tiles.idx"
@@ -59,8 +60,8 @@ class Card:
     """µm per pixel of the stored plane."""
     levels: list[Size]
     """Sizes of the stored levels, largest first."""
-    jpeg_quality: int
-    jpeg_subsampling: str
+    encoding: str
+    """How the stored tiles are encoded, in words: `JPEG steps 5/7 4:4:4`; `JPEG quality 95 4:2:0` in older versions."""
     kernel: str
     """Name of the downsampling kernel: `box2`, or `box2+dct` when tiles were decoded at half size by DCT scaling."""
     icc: str
@@ -89,12 +90,14 @@ class Card:
 
 
 def card_from_json(value: dict[str, Any]) -> Card:
-    """Card of its JSON values; raises LibraryError when fields are missing or the format is another one."""
-    if value.get("format") != CARD_FORMAT:
+    """Card of its JSON values, of this format or format 1; raises LibraryError for missing fields or another format."""
+    if value.get("format") not in (1, CARD_FORMAT):
         raise LibraryError(
-            f"This slide card has format {value.get('format')!r}; this Ocular reads format {CARD_FORMAT}."
+            f"This slide card has format {value.get('format')!r}; this Ocular reads formats 1 to {CARD_FORMAT}."
         )
     try:
+        if value["format"] == 1:
+            value = _renewed(value)
         source = value["source"]
         source = SourceFacts(
             **{**source, "l0_size": Size(*source["l0_size"]), "l0_bounds_offset": tuple(source["l0_bounds_offset"])}
@@ -103,6 +106,13 @@ def card_from_json(value: dict[str, Any]) -> Card:
         return Card(**{**value, **sizes, "levels": [Size(*level) for level in value["levels"]], "source": source})
     except (KeyError, TypeError) as error:
         raise LibraryError(f"The slide card is damaged: {error}.") from error
+
+
+def _renewed(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON values of a card of format 1 as this format has them."""
+    quality, subsampling = value["jpeg_quality"], value["jpeg_subsampling"]
+    kept = {name: fact for name, fact in value.items() if name not in ("jpeg_quality", "jpeg_subsampling")}
+    return kept | {"encoding": f"JPEG quality {quality} {':'.join(subsampling)}", "format": CARD_FORMAT}
 
 
 def read_card(folder: Path) -> Card:

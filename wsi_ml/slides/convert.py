@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ml.slides.card import PRIVATE_FOLDER, THUMBNAIL_FILE
+from wsi_ml.slides.header import sniff
 from wsi_ml.slides.jpeg_scan import JpegFile
 from wsi_ml.slides.plan import make_plan
+from wsi_ml.slides.psi_scan import PsiScan
 from wsi_ml.slides.pyramid_writer import PyramidWriter
 from wsi_ml.slides.sandbox import Message, Report
 from wsi_ml.slides.scan import Scan, ScanPixels
@@ -25,18 +27,24 @@ def convert(job: Message, report: Report) -> Message:
     Job: path, folder, mpp (or null), dct (whether half-size decoding is allowed). Result: kernel, icc, associated.
     """
     folder = Path(job["folder"])
-    with Scan(Path(job["path"])) as scan:
+    with open_scan(Path(job["path"])) as scan:
         facts = scan.facts()
         plan = make_plan(facts, job["mpp"])
         colour = scan.colour()
         report({"facts": asdict(facts), "plan": asdict(plan)})
         with JpegFile(Path(job["path"])) as file:
-            read = file.pixels(scan, facts, plan, colour, job["dct"]) or ScanPixels(scan, plan, colour)
+            fast = file.pixels(scan, facts, plan, colour, job["dct"]) if isinstance(scan, Scan) else None
+            read = fast or ScanPixels(scan, plan, colour)
             writer = PyramidWriter(folder, plan.stored_size, plan.stored_mpp, read)
             writer.write(_Pace(report))
         write_durably(folder / THUMBNAIL_FILE, make_thumbnail(writer.overview))
         associated = scan.save_associated(folder / PRIVATE_FOLDER)
     return {"kernel": read.kernel, "icc": colour.word, "associated": associated}
+
+
+def open_scan(path: Path) -> Scan | PsiScan:
+    """The reader of a vendor file, by its content; raises IngestError where it cannot be opened."""
+    return PsiScan(path) if sniff(path) == "psi" else Scan(path)
 
 
 def write_durably(path: Path, data: bytes) -> None:

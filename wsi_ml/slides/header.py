@@ -64,7 +64,7 @@ OTHER_FORMATS = (
 
 
 def sniff(path: Path) -> str:
-    """Container of a slide by content: `tiff`, `dicom`, `mirax`, `vms`, `czi` or `sakura`.
+    """Container of a slide by content: `tiff`, `dicom`, `mirax`, `vms`, `czi`, `sakura` or `psi` (HDF5).
 
     Raises IngestError that says what the file is instead. The file's extension counts for nothing, but that MIRAX needs
     its data folder beside it.
@@ -83,13 +83,15 @@ def sniff(path: Path) -> str:
         return "czi"
     if start.startswith(b"SQLite format 3\0"):
         return "sakura"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "psi"
     found = next(
         (name for magic, name in OTHER_FORMATS if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic)), None
     )
     raise IngestError(
         f"“{shown_name(path)}” is not a whole-slide image: it is {found or 'in no format Ocular knows'}, whatever its "
         "name says; give a file as the scanner wrote it "
-        "(.svs, .tif, .ndpi, .scn, .bif, .mrxs, .vms, .czi, .svslide, .dcm)."
+        "(.svs, .tif, .ndpi, .scn, .bif, .mrxs, .vms, .czi, .svslide, .dcm, .psi)."
     )
 
 

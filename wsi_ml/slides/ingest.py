@@ -20,7 +20,7 @@ from wsi_ml.errors import DiskFullError, IngestError
 from wsi_ml.geometry import TILE_SIDE, Size, ceil_div, pyramid_sizes
 from wsi_ml.slides import header
 from wsi_ml.slides.card import CARD_FILE, INDEX_FILE, PYRAMID_FILE, Card, SourceFacts
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING
+from wsi_ml.slides.codec import STORE_STEPS, STORE_STEPS_SUBSAMPLING, steps_text
 from wsi_ml.slides.library import STAGING_FOLDER, Library, utc_now
 from wsi_ml.slides.plan import STORED_MPP, check_mpp
 from wsi_ml.slides.pyramid import Pyramid, read_index
@@ -31,7 +31,7 @@ from wsi_ml.slides.tiff_header import shown_name
 from wsi_ml.slides.verify import SUMS_FILE, check_tiles, file_sha256, sums_of, version_of
 
 CONVERTER = "wsi_ml.slides.convert:convert"
-REVISION = 1
+REVISION = 2
 """Goes up when the same source would give other pixels, so that it is ingested anew."""
 BYTES_PER_PIXEL = 0.8
 """Generous estimate of what a stored pixel takes on disk, all levels together."""
@@ -173,8 +173,8 @@ class _Ingestion:
             self.dct,
             STORED_MPP,
             TILE_SIDE,
-            STORE_QUALITY,
-            STORE_SUBSAMPLING,
+            STORE_STEPS,
+            STORE_STEPS_SUBSAMPLING,
         ]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
@@ -244,8 +244,7 @@ class _Ingestion:
             base_size=base_size,
             stored_mpp=plan["stored_mpp"],
             levels=pyramid_sizes(stored_size),
-            jpeg_quality=STORE_QUALITY,
-            jpeg_subsampling=STORE_SUBSAMPLING,
+            encoding=steps_text(),
             kernel=made["kernel"],
             icc=made["icc"],
             source=source,

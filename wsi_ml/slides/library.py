@@ -17,6 +17,7 @@ from pathlib import Path
 
 from wsi_ml.errors import DiskFullError, IngestError, LibraryError, RemovedError, UnknownSlideError, UnknownVersionError
 from wsi_ml.slides.card import Card, read_card
+from wsi_ml.slides.kept import KEPT_FOLDER, KEPT_SUFFIX, KEY_NAME_DIGITS, KeptTiles
 from wsi_ml.slides.pyramid import Pyramid
 
 DATABASE_FILE = "library.sqlite"
@@ -24,7 +25,11 @@ SLIDES_FOLDER = "slides"
 STAGING_FOLDER = "staging"
 CACHE_FOLDER = "cache"
 RUN_FOLDER = "run"
-FORMAT = 1
+MODELS_FOLDER = "models"
+"""Cards and weights of the users' own models."""
+FORMAT = 2
+SCRIPTS = ("library.sql", "library_2.sql")
+"""Script number n brings a database of format n − 1 to format n."""
 ID_LETTERS = string.ascii_lowercase + string.digits
 
 
@@ -72,7 +77,9 @@ class Library:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             raise LibraryError(f"The library in “{self.root.name}” was never finished; `ocular ingest` makes it whole.")
-        if found != FORMAT:
+        if found < FORMAT:
+            _create_database(self.root / DATABASE_FILE)
+        elif found > FORMAT:
             raise LibraryError(
                 f"This library has format {found}; this Ocular reads format {FORMAT}. Use the matching Ocular."
             )
@@ -158,6 +165,21 @@ class Library:
         """Open the pyramid of one version, by default of the current one; raises like `folder`."""
         return Pyramid(self.folder(slide_id, version or self.slide(slide_id).current))
 
+    def kept_key(self, version: str) -> str | None:
+        """Key of the kept ×40 tiles of a version, None where it was never compared with its scan."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT key FROM kept WHERE version = ?", (version,)).fetchone()
+        return row[0] if row else None
+
+    def kept_file(self, version: str, key: str) -> Path:
+        """Where the kept tiles of a key lie, whether or not they exist."""
+        return self.version_folder(version) / KEPT_FOLDER / (key[:KEY_NAME_DIGITS] + KEPT_SUFFIX)
+
+    def kept_tiles(self, version: str) -> KeptTiles | None:
+        """The kept ×40 tiles of a version and its fidelity, None where it was never compared; raises LibraryError."""
+        key = self.kept_key(version)
+        return None if key is None else KeptTiles(self.kept_file(version, key))
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def add(self, staged_folder: Path, card: Card, name: str, slide_id: str | None = None) -> str:
@@ -194,6 +216,25 @@ class Library:
             )
         return slide_id
 
+    def publish_kept(self, version: str, key: str) -> None:
+        """Let a version lead to the kept tiles of `key`, whose file is there, and drop those it led to before.
+
+        Raises RemovedError when the version is gone.
+        """
+        with self._transaction() as connection:
+            alive = "SELECT 1 FROM versions WHERE version = ? AND removed IS NULL"
+            if not connection.execute(alive, (version,)).fetchone():
+                raise RemovedError("The slide version was removed while its tiles were compared.")
+            connection.execute(
+                "INSERT INTO kept (version, key, created) VALUES (?, ?, ?) "
+                "ON CONFLICT (version) DO UPDATE SET key = excluded.key, created = excluded.created",
+                (version, key, utc_now()),
+            )
+        current = self.kept_file(version, key)
+        for path in current.parent.glob(f"*{KEPT_SUFFIX}"):
+            if path != current:
+                path.unlink(missing_ok=True)
+
     def remove(self, slide_id: str, version: str | None = None) -> None:
         """Remove a slide, or one of its versions that is not the current one; raises UnknownSlideError and the like.
 
@@ -212,8 +253,9 @@ class Library:
                 )
             if version is None:
                 connection.execute("DELETE FROM slides WHERE id = ?", (slide_id,))
-            kept = {row[0] for row in connection.execute("SELECT version FROM versions WHERE removed IS NULL")}
-        for each in set(gone) - kept:
+            alive = {row[0] for row in connection.execute("SELECT version FROM versions WHERE removed IS NULL")}
+            connection.executemany("DELETE FROM kept WHERE version = ?", [(each,) for each in set(gone) - alive])
+        for each in set(gone) - alive:
             shutil.rmtree(self.version_folder(each), ignore_errors=True)
 
     def check(self) -> list[str]:
@@ -221,6 +263,7 @@ class Library:
         with self._connection() as connection:
             rows = connection.execute("SELECT version, slide_id FROM versions WHERE removed IS NULL").fetchall()
             slides = connection.execute("SELECT id, current FROM slides").fetchall()
+            kept = connection.execute("SELECT version, key FROM kept").fetchall()
         faults = []
         on_disk = {path.name for path in (self.root / SLIDES_FOLDER).iterdir()}
         known = {version for version, _ in rows}
@@ -230,6 +273,11 @@ class Library:
             f"Slide {id_} leads to version {current}, which it does not have."
             for id_, current in slides
             if (current, id_) not in set(rows)
+        ]
+        faults += [
+            f"Version {version} has a row of kept tiles but no file of them."
+            for version, key in kept
+            if version not in known or not self.kept_file(version, key).is_file()
         ]
         return faults
 
@@ -290,17 +338,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _create_database(path: Path) -> None:
-    """Make tables where there are none; two processes at once make them once."""
+    """Make tables where there are none, or bring old ones up to date; two processes at once do it once."""
     connection = _connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            statements = resources.files("wsi_ml.slides").joinpath("library.sql").read_text("utf-8")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        for name in SCRIPTS[found:]:
+            statements = resources.files("wsi_ml.slides").joinpath(name).read_text("utf-8")
             for statement in statements.split(";\n"):
                 if statement.strip():
                     connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute(f"PRAGMA user_version = {max(found, FORMAT)}")
         connection.execute("COMMIT")
     except sqlite3.DatabaseError as error:
         raise LibraryError(f"The library database cannot be made: {error}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +95,13 @@ def make_plan(facts: ScanFacts, given_mpp: float | None = None) -> Plan:
         base_size,
         l0_mpp * 2**steps,
     )
+
+
+def base_plan(plan: Plan) -> Plan:
+    """The plan whose pixels are those of the base plane: one halving fewer; raises IngestError for a ×20 scan."""
+    if not plan.halvings:
+        raise IngestError("The scan is no finer than what is stored: it has no ×40 tiles to compare or keep.")
+    return dataclasses.replace(plan, halvings=plan.halvings - 1)
 
 
 def _level_to_read(downsamples: Sequence[float], steps: int) -> tuple[int, int]:

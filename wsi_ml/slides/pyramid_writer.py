@@ -12,7 +12,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,13 +21,14 @@ import numpy as np
 from wsi_ml.geometry import TILE_SIDE, Region, Size, ceil_div, clip, pyramid_sizes
 from wsi_ml.slides import tiff_tags
 from wsi_ml.slides.card import INDEX_FILE, PYRAMID_FILE
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING, encode_jpeg
+from wsi_ml.slides.codec import STORE_STEPS_SUBSAMPLING, encode_steps, steps_text
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.pyramid import INDEX_MAGIC, RECORD, checksum
 
 BLOCK_LEVELS = 3
 """Levels made inside one block: the block is 2^(BLOCK_LEVELS − 1) = 4 tiles wide."""
 OVERVIEW_SIDE = 2048
+CHROMA_STEP = {"444": 1, "420": 2}[STORE_STEPS_SUBSAMPLING]
 MAX_THREADS = 16
 
 ReadRegion = Callable[[Region], np.ndarray]
@@ -45,28 +45,17 @@ class Tile(NamedTuple):
     check: bytes
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How stored tiles are encoded."""
-
-    jpeg_quality: int = STORE_QUALITY
-    subsampling: str = STORE_SUBSAMPLING
-
-
 class PyramidWriter:
     """Writes `pyramid.tif` and `tiles.idx` of one stored plane into a folder; see `write`.
 
     `read` gives RGB uint8 of any region of the stored plane and is called from several threads at once.
     """
 
-    def __init__(
-        self, folder: Path, stored_size: Size, stored_mpp: float, read: ReadRegion, quality: Quality = Quality()
-    ):
+    def __init__(self, folder: Path, stored_size: Size, stored_mpp: float, read: ReadRegion):
         self.folder = folder
         self.sizes = pyramid_sizes(stored_size)
         self.mpp = stored_mpp
         self.read = read
-        self.quality = quality
         self.block_levels = min(BLOCK_LEVELS, len(self.sizes))
         self.counts = [Size(ceil_div(size.width, TILE_SIDE), ceil_div(size.height, TILE_SIDE)) for size in self.sizes]
         self.offsets = [np.zeros((count.height, count.width), np.uint64) for count in self.counts]
@@ -146,7 +135,7 @@ class PyramidWriter:
         for y in range(0, pixels.shape[0], TILE_SIDE):
             for x in range(0, pixels.shape[1], TILE_SIDE):
                 part = pad_tile(pixels[y : y + TILE_SIDE, x : x + TILE_SIDE])
-                data = encode_jpeg(part, self.quality.jpeg_quality, self.quality.subsampling)
+                data = encode_steps(part)
                 tiles.append(Tile(level, t_col + x // TILE_SIDE, t_row + y // TILE_SIDE, data, checksum(data)))
         return tiles
 
@@ -176,7 +165,7 @@ class PyramidWriter:
     # -- directories and index -------------------------------------------------------------------------------------
 
     def _write_directories(self, file: BinaryIO, end: int) -> None:
-        text = tiff_tags.description(self.sizes[0], TILE_SIDE, self.quality.jpeg_quality, self.mpp)
+        text = tiff_tags.description(self.sizes[0], TILE_SIDE, steps_text(), self.mpp)
         at = first = end + -end % 16
         file.write(bytes(at - end))
         for level, size in enumerate(self.sizes):
@@ -190,6 +179,7 @@ class PyramidWriter:
                     text=text,
                     mpp=self.mpp * self.sizes[0].width / size.width,
                     tile_side=TILE_SIDE,
+                    chroma_step=CHROMA_STEP,
                     last=level == len(self.sizes) - 1,
                 )
             )

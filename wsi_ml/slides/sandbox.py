@@ -89,15 +89,19 @@ class Child:
         """Process id of the child."""
         return self._process.pid
 
+    def tell(self, message: Message) -> None:
+        """Send one more message to a job that listens (see `hear`); one that has ended hears nothing."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+
     def run(self, job: Message, on_message: Report = lambda message: None, cpu_s: int | None = None) -> Message:
         """Give the child its job and return its result; `on_message` gets what it reports on the way.
 
         Raises the IngestError or DiskFullError the child names, and IngestError when it dies, stalls or passes a limit.
         """
         limits = self.limits if cpu_s is None else replace(self.limits, cpu_s=cpu_s)
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({"job": job, "cpu_s": limits.cpu_s}).encode() + b"\n")  # type: ignore[union-attr]
-            self._process.stdin.flush()  # type: ignore[union-attr]
+        self.tell({"job": job, "cpu_s": limits.cpu_s})
         reader = _LineReader(self._process.stdout.fileno())  # type: ignore[union-attr]
         while (line := reader.next_line(self.limits.stall_s)) is not None:
             message = json.loads(line)
@@ -206,6 +210,12 @@ def fault_of(error: BaseException) -> Message:
     return {"error": IngestError.code, "sentence": sentence}
 
 
+def hear() -> Message | None:
+    """For a job inside the child: the next message of the parent, waiting for it; None when it sends no more."""
+    line = sys.stdin.buffer.readline()
+    return json.loads(line) if line else None
+
+
 def main(target: str, limits: str, parent: str) -> None:
     """Entry of the child: confine, import, read the job, run it, report the end."""
     confine(Limits(**json.loads(limits)), int(parent))
@@ -218,9 +228,7 @@ def main(target: str, limits: str, parent: str) -> None:
     try:
         module, function = target.split(":")
         job: Job = getattr(importlib.import_module(module), function)
-        line = sys.stdin.buffer.readline()
-        if line:
-            order = json.loads(line)
+        if order := hear():
             confine_cpu(order["cpu_s"])
             report({"result": job(order["job"], report)})
     except Exception as error:  # noqa: BLE001 - the process's edge: every fault becomes one sentence

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -117,10 +118,18 @@ class Scan:
         return saved
 
 
-class ScanPixels:
-    """Pixels of the stored plane, read by OpenSlide and halved by the kernel; safe to call from several threads."""
+class LevelPixels(Protocol):
+    """What gives pixels of a scan's levels: a Scan, or another format's reader."""
 
-    def __init__(self, scan: Scan, plan: Plan, colour: ToSrgb):
+    def read(self, level: int, level_region: Region) -> np.ndarray:
+        """RGB uint8 of a region of one level; what lies beyond the edge repeats its last row or column."""
+        ...
+
+
+class ScanPixels:
+    """Pixels of the stored plane, read from the scan and halved by the kernel; safe to call from several threads."""
+
+    def __init__(self, scan: LevelPixels, plan: Plan, colour: ToSrgb):
         self.scan = scan
         self.plan = plan
         self.colour = colour

@@ -31,11 +31,11 @@ def nominal_power(mpp: float) -> float:
     return min(NOMINAL_POWERS, key=lambda power: max(power * mpp / 10, 10 / (power * mpp)))
 
 
-def description(size: Size, tile_side: int, quality: int, mpp: float) -> str:
+def description(size: Size, tile_side: int, encoding: str, mpp: float) -> str:
     """Aperio's form of ImageDescription, so that OpenSlide reports µm/px and power; holds no word of the vendor's."""
     return (
         f"Aperio Image Library (written by Ocular)\r\n{size.width}x{size.height} [0,0 {size.width}x{size.height}] "
-        f"({tile_side}x{tile_side}) JPEG/YCC Q={quality}|AppMag = {nominal_power(mpp):g}|MPP = {mpp:.9g}"
+        f"({tile_side}x{tile_side}) {encoding}|AppMag = {nominal_power(mpp):g}|MPP = {mpp:.9g}"
     )
 
 
@@ -44,8 +44,13 @@ def header(first_directory: int) -> bytes:
     return HEADER.pack(b"II", 43, 8, 0, first_directory)
 
 
-def directory(at: int, level: LevelTiles, *, text: str, mpp: float, tile_side: int, last: bool) -> bytes:
-    """One image directory to stand at offset `at` of the file, its long values behind it; `mpp` is the level's own."""
+def directory(
+    at: int, level: LevelTiles, *, text: str, mpp: float, tile_side: int, chroma_step: int, last: bool
+) -> bytes:
+    """One image directory to stand at offset `at` of the file, its long values behind it; `mpp` is the level's own.
+
+    `chroma_step`: pixels per colour sample and axis, 1 for 4:4:4, 2 for 4:2:0; it must be that of the tiles' JPEG.
+    """
     pixels_per_cm = struct.pack("<II", *_ratio(10_000 / mpp))
     tags: list[tuple[int, int, int, bytes]] = [
         (254, LONG, 1, struct.pack("<I", 0)),  # as Aperio's: tifffile takes “reduced” levels for label and macro
@@ -64,7 +69,7 @@ def directory(at: int, level: LevelTiles, *, text: str, mpp: float, tile_side: i
         (323, LONG, 1, struct.pack("<I", tile_side)),
         (324, LONG8, len(level.offsets), struct.pack(f"<{len(level.offsets)}Q", *level.offsets)),
         (325, LONG8, len(level.lengths), struct.pack(f"<{len(level.lengths)}Q", *level.lengths)),
-        (530, SHORT, 2, struct.pack("<2H", 2, 2)),
+        (530, SHORT, 2, struct.pack("<2H", chroma_step, chroma_step)),
         (532, RATIONAL, 6, struct.pack("<12I", 0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1)),
     ]
     values_at = at + 8 + len(tags) * ENTRY.size + 8

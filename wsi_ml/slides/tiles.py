@@ -6,23 +6,25 @@ Everything a request needs of a slide version is worked out when the version is 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import cachetools
 import numpy as np
 
-from wsi_ml.errors import ModelReplacedError, SourceUnavailableError
+from wsi_ml.errors import LibraryError, ModelReplacedError, SourceUnavailableError
 from wsi_ml.geometry import DeepZoom, Region
 from wsi_ml.slides.codec import encode, encode_jpeg
+from wsi_ml.slides.kept import KeptTiles
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.slides.library import Library, LibraryWatch
 from wsi_ml.slides.pyramid import Pyramid
 
-STORED, AUTO = "stored", "auto"
+STORED, AUTO, SCAN = "stored", "auto", "scan"
 PIN_DIGITS = 12
 MADE_CACHE_BYTES = 64 << 20
 DERIVED_QUALITY = 98
@@ -41,6 +43,11 @@ class UpscalerFacts(Protocol):
     def sha256(self) -> str: ...  # noqa: D102
     @property
     def mpp_range(self) -> tuple[float, float]: ...  # noqa: D102
+
+
+Facts = TypeVar("Facts", bound=UpscalerFacts)
+Offer = Callable[[], Sequence[UpscalerFacts]]
+"""Gives the upscalers at hand now; the same object while nothing has changed."""
 
 
 class StoredTile(NamedTuple):
@@ -70,7 +77,15 @@ class SynthesisedTile(NamedTuple):
     extension: str
 
 
-Plan = StoredTile | DerivedTile | SynthesisedTile
+class KeptTile(NamedTuple):
+    """A ×40 tile of the scan that was kept; the address counts tiles of the base plane."""
+
+    t_col: int
+    t_row: int
+    extension: str
+
+
+Plan = StoredTile | DerivedTile | SynthesisedTile | KeptTile
 
 
 @dataclass(frozen=True)
@@ -78,28 +93,43 @@ class Source:
     """A source of pixels that a slide version offers."""
 
     name: str
-    """Word in the address without a pin: `stored`, `bicubic`, `sr-fast`, `auto`."""
+    """Word in the address without a pin: `stored`, `bicubic`, `sr-fast`, `scan`, `auto`."""
     deep_zoom: DeepZoom
     upscaler: UpscalerFacts | None
-    """Maker of the ×40 level; None for `stored`."""
+    """Maker of the ×40 level; None where none of it is made (`stored`, `scan`)."""
+    kept: KeptTiles | None = None
+    """The scan's own ×40 tiles: all that `scan` has at the top, and what `auto` prefers to synthesis."""
 
     @property
     def pin(self) -> str:
-        """First digits of the hash that made the pixels; empty for stored ones."""
-        return self.upscaler.sha256[:PIN_DIGITS] if self.upscaler else ""
+        """First digits of the hash of what the pixels come from, model and kept tiles; empty for stored ones."""
+        hashes = [self.kept.facts.key] if self.kept else []
+        hashes += [self.upscaler.sha256] if self.upscaler else []
+        text = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return text[:PIN_DIGITS] if hashes else ""
 
     @property
     def address(self) -> str:
         """Word of the address that never shows other pixels: `stored`, `sr-fast@0123456789ab`."""
-        return f"{self.name}@{self.pin}" if self.upscaler else self.name
+        return f"{self.name}@{self.pin}" if self.pin else self.name
+
+
+def best_upscaler(upscalers: Iterable[Facts], stored_mpp: float, sha256: str | None = None) -> Facts | None:
+    """The network that `auto` shows on a slide of that µm/px, None where none is meant for it.
+
+    The first one offered, or the one of hash `sha256` (which kept tiles were compared with) where it is among them.
+    """
+    fitting = [each for each in upscalers if each.kind == "sr" and each.mpp_range[0] <= stored_mpp <= each.mpp_range[1]]
+    return next((each for each in fitting if each.sha256 == sha256), fitting[0] if fitting else None)
 
 
 class VersionTiles:
     """Tiles of one slide version; shared by all threads."""
 
-    def __init__(self, pyramid: Pyramid, upscalers: Iterable[UpscalerFacts]):
+    def __init__(self, pyramid: Pyramid, upscalers: Iterable[UpscalerFacts], kept: KeptTiles | None = None):
         self.pyramid = pyramid
         self.card = pyramid.card
+        self.kept = kept
         self.stored = DeepZoom(self.card.stored_size, self.card.tile_side)
         self.base = DeepZoom(self.card.base_size, self.card.tile_side)
         self.sources = {source.name: source for source in self._offered(list(upscalers))}
@@ -110,8 +140,9 @@ class VersionTiles:
         sources = [Source(STORED, self.stored, None)]
         fitting = [each for each in upscalers if each.mpp_range[0] <= self.card.stored_mpp <= each.mpp_range[1]]
         sources += [Source(each.name, self.base, each) for each in fitting]
-        networks = [each for each in fitting if each.kind == "sr"]
-        return [*sources, Source(AUTO, self.base, networks[0]) if networks else Source(AUTO, self.stored, None)]
+        sources += [Source(SCAN, self.base, None, self.kept)] if self.kept else []
+        best = best_upscaler(upscalers, self.card.stored_mpp, self.kept.facts.model_sha256 if self.kept else None)
+        return [*sources, Source(AUTO, self.base, best, self.kept) if best else Source(AUTO, self.stored, None)]
 
     def source(self, address: str) -> Source:
         """The source an address names; raises SourceUnavailableError, or ModelReplacedError for another pin."""
@@ -120,16 +151,21 @@ class VersionTiles:
         if source is None:
             raise SourceUnavailableError(f"This slide offers no source “{name}”: it has {', '.join(self.sources)}.")
         if pin and pin != source.pin:
-            raise ModelReplacedError(f"The model behind “{address}” has been replaced; ask for the slide's card again.")
+            raise ModelReplacedError(
+                f"What “{address}” names (a model or kept tiles) has been replaced; ask for the slide's card again."
+            )
         return source
 
     def plan(self, source: Source, z_level: int, t_col: int, t_row: int, extension: str) -> Plan:
-        """How one tile comes about; raises OutsideError for an address outside the source's levels."""
+        """How one tile comes about.
+
+        Raises OutsideError for an address outside the source's levels, TileNotKeptError where `scan` has no tile.
+        """
         region = source.deep_zoom.tile_region(z_level, t_col, t_row)
         level = source.deep_zoom.top - z_level
-        if source.upscaler is not None:
+        if source.deep_zoom is self.base:
             if level == 0:
-                return SynthesisedTile(source.upscaler.name, source.upscaler.sha256, t_col, t_row, extension)
+                return _top_plan(source, t_col, t_row, extension)
             level -= 1
         side = self.card.tile_side
         if extension == "jpg" and region.width == region.height == side and level < len(self.card.levels):
@@ -154,6 +190,14 @@ class VersionTiles:
                 self._made[plan] = data
         return data
 
+    def kept_bytes(self, plan: KeptTile) -> bytes:
+        """Bytes of a kept tile: as they lie on disk, or its pixels in another format; raises DamagedError."""
+        if self.kept is None:
+            raise SourceUnavailableError("This slide version has no kept tiles.")
+        if plan.extension == "jpg":
+            return self.kept.tile_bytes(plan.t_col, plan.t_row)
+        return encode(self.kept.tile_pixels(plan.t_col, plan.t_row), plan.extension)
+
     def _stored_pixels(self, level: int, t_col: int, t_row: int) -> np.ndarray:
         last = len(self.card.levels) - 1
         if level <= last:
@@ -164,12 +208,24 @@ class VersionTiles:
         return pixels
 
 
-class OpenVersions:
-    """Slide versions that are open in this process; sees removals by other processes within half a second."""
+def _top_plan(source: Source, t_col: int, t_row: int, extension: str) -> Plan:
+    """Plan for a tile of the ×40 level: the scan's own where it is kept, else synthesis where the source offers it."""
+    kept, upscaler = source.kept, source.upscaler
+    if upscaler is not None and not (kept and kept.has(t_col, t_row)):
+        return SynthesisedTile(upscaler.name, upscaler.sha256, t_col, t_row, extension)
+    if kept is not None:
+        kept.require(t_col, t_row)
+    return KeptTile(t_col, t_row, extension)
 
-    def __init__(self, library: Library, upscalers: Iterable[UpscalerFacts], capacity: int = 256):
+
+class OpenVersions:
+    """Slide versions that are open in this process; sees removals and new models within half a second."""
+
+    def __init__(self, library: Library, upscalers: Offer | Iterable[UpscalerFacts], capacity: int = 256):
         self.library = library
-        self._upscalers = list(upscalers)
+        given = upscalers if callable(upscalers) else list(upscalers)
+        self._offer: Offer = given if callable(given) else lambda: given
+        self._upscalers = self._offer()
         self._capacity = capacity
         self._open: dict[tuple[str, str], VersionTiles] = {}
         self._lock = threading.Lock()
@@ -190,12 +246,22 @@ class OpenVersions:
             if tiles is None:
                 if len(self._open) >= self._capacity:
                     self._open.clear()
-                tiles = self._open[(slide_id, version)] = VersionTiles(Pyramid(folder), self._upscalers)
+                kept = self._kept_tiles(version)
+                tiles = self._open[(slide_id, version)] = VersionTiles(Pyramid(folder), self._upscalers, kept)
         return tiles
 
+    def _kept_tiles(self, version: str) -> KeptTiles | None:
+        """Kept tiles of a version; damaged ones cost the source `scan`, never the viewing of stored pixels."""
+        try:
+            return self.library.kept_tiles(version)
+        except LibraryError:
+            return None
+
     def _refresh(self) -> None:
-        """Forget every open version when the library has changed; reopening one costs a millisecond."""
+        """Forget every open version when library or models have changed; reopening one costs a millisecond."""
         with self._lock:
             self._refreshed = time.monotonic()
-            if self._watch.changed():
+            upscalers = self._offer()
+            if self._watch.changed() or upscalers is not self._upscalers:
+                self._upscalers = upscalers
                 self._open.clear()

@@ -15,6 +15,7 @@ from pathlib import Path
 from wsi_ml.errors import DamagedError, LibraryError
 from wsi_ml.geometry import Size
 from wsi_ml.slides.card import CARD_FILE, INDEX_FILE, PRIVATE_FOLDER, PYRAMID_FILE, THUMBNAIL_FILE, Card
+from wsi_ml.slides.kept import KEPT_FOLDER, KEPT_SUFFIX
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.pyramid import RECORD, Pyramid
 
@@ -79,6 +80,7 @@ def verify(
         if advance:
             advance(number, len(versions))
         _verify_version(library.version_folder(version), version, report)
+        _verify_kept(library, version, report)
     if slide_id is None:
         report.faults += library.check()
     if advance:
@@ -101,6 +103,24 @@ def _verify_version(folder: Path, version: str, report: VerifyReport) -> None:
     report.bytes += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     report.faults += check_tiles(pyramid, version)
     report.tiles += sum(count.width * count.height for count in pyramid.counts)
+
+
+def _verify_kept(library: Library, version: str, report: VerifyReport) -> None:
+    """Check the file of kept ×40 tiles that a version leads to, and that it has no other."""
+    try:
+        tiles = library.kept_tiles(version)
+    except LibraryError as error:
+        report.faults.append(f"Version {version}: {error}")
+        return
+    for path in sorted((library.version_folder(version) / KEPT_FOLDER).glob(f"*{KEPT_SUFFIX}")):
+        if tiles is None or path != tiles.path:
+            report.faults.append(f"Version {version}: kept tiles {path.name} have a file but no row.")
+    if tiles is None:
+        return
+    report.tiles += tiles.facts.kept
+    report.faults += [f"Version {version}: {fault}" for fault in tiles.check()]
+    if tiles.facts.version != version or tiles.facts.key != library.kept_key(version):
+        report.faults.append(f"Version {version}: its kept tiles belong to another version or key.")
 
 
 def _differences(stated: str, found: str, version: str) -> list[str]:
