@@ -8,8 +8,6 @@ means over pictures; objects match above IoU 0.5.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,12 +18,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from train.export import write_card
+from train.card_scores import score_card
 from wsi_ml.data.nuclei import TEST, NucleiPicture, draw_parts, read_hand_set, read_picture
 from wsi_ml.data.nuclei_batches import resize_labels
-from wsi_ml.errors import OcularError
 from wsi_ml.inference.card import PredictorCard
-from wsi_ml.inference.predictor import Predictor, open_predictor
+from wsi_ml.inference.predictor import Predictor
 from wsi_ml.inference.watershed import InstanceSettings, find_objects
 from wsi_ml.metrics.segmentation import Detection, Pairs, aggregated_jaccard, dice, match
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
@@ -168,21 +165,7 @@ def table(rows: list[Row]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 2 with one sentence when the card or the data cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate_nuclei", description=__doc__)
-    parser.add_argument("--card", type=Path, required=True, help="card of the predictor, its weights beside it")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--write", action="store_true", help="put the scores into the card")
-    args = parser.parse_args(argv)
-    try:
-        rows = evaluate(open_predictor(args.card), args.data)
-        if args.write:
-            card = json.loads(args.card.read_text(encoding="utf-8"))
-            write_card(args.card, {**card, "scores": [row.to_json() for row in rows]})
-    except (OcularError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(table(rows) + "\n")
-    return 0
+    return score_card("evaluate_nuclei", __doc__, evaluate, table, argv)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ slides trained on (all six classes), and tiles of three more slides whose class 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from train.export import write_card
-from train.tissue import balanced_accuracy
+from train.card_scores import score_card
 from wsi_ml.data.pairs import read_tiles
 from wsi_ml.data.tissue import CODES, SIDE, TEST_SLIDES, TissuePatch, middle_of, read_tissue_set, split_patches
-from wsi_ml.errors import OcularError
-from wsi_ml.inference.predictor import Predictor, open_predictor
+from wsi_ml.inference.predictor import Predictor
+from wsi_ml.metrics.classification import calibration_error, confusion_matrix, recalls
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
 
 BINS = 10
+"""Of the calibration error in the card; train.evaluate uses 15."""
 TILE_SET = "sr-x40-dev2"
 TILES = {
     ("morphea", "STR"): (1, 3, 4, 5, 7, 10, 11, 13, 14, 16, 19, 21, 22, 23, 24, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36,
@@ -49,37 +47,17 @@ class Held:
 
     def to_json(self) -> dict[str, Any]:
         """The row as it stands in the card."""
-        told = self.shares.argmax(axis=1)
-        counts = confusion(self.labels, told)
-        recalls = {
-            code: round(float(counts[label, label] / counts[label].sum()), 4)
-            for label, code in enumerate(CODES)
-            if counts[label].any()
-        }
+        counts = confusion_matrix(self.labels, self.shares.argmax(axis=1), len(CODES))
+        found = {code: recall for code, recall in zip(CODES, recalls(counts), strict=True) if recall is not None}
         return {
             "set": self.name,
             "words": self.words,
             "patches": len(self.labels),
-            "balanced_accuracy": round(balanced_accuracy(told, self.labels), 4),
-            "calibration_error": round(calibration_error(self.shares, self.labels), 4),
-            "recall": recalls,
+            "balanced_accuracy": round(float(np.mean(list(found.values()))), 4),
+            "calibration_error": round(calibration_error(self.shares, self.labels, BINS), 4),
+            "recall": {code: round(recall, 4) for code, recall in found.items()},
             "confusion": {"classes": list(CODES), "rows": counts.tolist()},
         }
-
-
-def confusion(labels: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """Counts, a row for each true class and a column for each told one, in the order of CODES."""
-    counts = np.zeros((len(CODES), len(CODES)), int)
-    np.add.at(counts, (labels, told), 1)
-    return counts
-
-
-def calibration_error(shares: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3): mean gap of confidence and accuracy over BINS even bins."""
-    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs(confidence[bins == n].mean() - right[bins == n].mean()) * np.mean(bins == n) for n in np.unique(bins)]
-    return float(np.sum(gaps))
 
 
 def tell(predictor: Predictor, pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -144,21 +122,7 @@ def report(rows: Sequence[Held]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 2 with one sentence when the card or the data cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate_tissue", description=__doc__)
-    parser.add_argument("--card", type=Path, required=True, help="card of the predictor, its weights beside it")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--write", action="store_true", help="put the scores into the card")
-    args = parser.parse_args(argv)
-    try:
-        rows = evaluate(open_predictor(args.card), args.data)
-        if args.write:
-            card = json.loads(args.card.read_text(encoding="utf-8"))
-            write_card(args.card, {**card, "scores": [row.to_json() for row in rows]})
-    except (OcularError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(report(rows) + "\n")
-    return 0
+    return score_card("evaluate_tissue", __doc__, evaluate, report, argv)
 
 
 if __name__ == "__main__":

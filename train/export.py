@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from tqdm import tqdm
 from train import loop
 from train.config import config_from_values
 from train.sr_fast import Config
-from wsi_ml.data.pairs import SCANS, TILE_SETS, slide_pairs, tile_files
+from wsi_ml.data.pairs import SCANS, TILE_SETS, Compression, slide_pairs, tile_files
 from wsi_ml.errors import OcularError
 from wsi_ml.models import build, checkpoint, parameter_count
 from wsi_ml.models.sr_fast import SCALE, SrFastConfig
-from wsi_ml.slides.codec import STORE_QUALITY, STORE_SUBSAMPLING
 from wsi_ml.slides.kernel import KERNEL
 from wsi_ml.sr import open_upscaler
 from wsi_ml.sr.scores import Upscale, lanczos, score
@@ -65,42 +65,42 @@ def make_card(config: Config, steps: int, training: dict[str, Any], sha256: str,
     return UpscalerCard(
         name=NAME, kind="sr", scale=SCALE, halo=SrFastConfig(**network).halo, multiple=1, mpp_range=MPP_RANGE,
         sha256=sha256, parameters=parameters, architecture="sr-fast", config=network, weights=f"{NAME}.safetensors",
-        degradation={"kernel": KERNEL, "jpeg_quality": STORE_QUALITY, "jpeg_subsampling": STORE_SUBSAMPLING},
-        data=data_facts(config), training={"steps": steps, **training},
+        degradation={"kernel": KERNEL, "jpeg": Compression().text},
+        data=data_facts(Path(config.data), {*config.test, *config.validation}, config.scan_tiles),
+        training={"steps": steps, **training},
         notes="The scans scored against were compressed several times (scanner, export, atlas): compare methods on the "
         "same tiles, not with figures of other data. PSNR: RGB; SSIM: 7x7 uniform window.",
     )  # fmt: skip
 
 
-def data_facts(config: Config) -> list[dict[str, Any]]:
+def data_facts(data: Path, held_out: set[str], scan_tiles: int) -> list[dict[str, Any]]:
     """Training sets with their slides, licences and credit."""
-    held_out = set(config.test) | set(config.validation)
     facts: list[dict[str, Any]] = []
     for folder in TILE_SETS:
         slides = sorted(
             slide
-            for slide, files in tile_files(Path(config.data)).items()
+            for slide, files in tile_files(data).items()
             if slide not in held_out and folder in {part for file in files for part in file.parts}
         )
         facts.append({"set": folder, "slides": slides, **TILE_LICENCE})
-    if config.scan_tiles:
-        facts.append({**SCAN_LICENCES, "slides": sorted(SCANS)})
+    if scan_tiles:
+        facts.append({**SCAN_LICENCES, "slides": sorted(set(SCANS) - held_out)})
     return facts
 
 
-def held_out_scores(upscale: Upscale, config: Config) -> list[dict[str, Any]]:
-    """One row per test slide: bicubic, Lanczos and the model on the same stored pixels."""
-    methods: dict[str, Upscale] = {"bicubic": open_upscaler("bicubic"), "lanczos": lanczos, NAME: upscale}
+def held_out_scores(upscale: Upscale, data: Path, slides: Sequence[str], name: str = NAME) -> list[dict[str, Any]]:
+    """One row per slide: bicubic, Lanczos and the model on the same stored pixels."""
+    methods: dict[str, Upscale] = {"bicubic": open_upscaler("bicubic"), "lanczos": lanczos, name: upscale}
     rows = []
-    for slide in tqdm(config.test, desc="scores", unit="slide"):
-        pairs = slide_pairs(Path(config.data), slide)
+    for slide in tqdm(slides, desc="scores", unit="slide"):
+        pairs = slide_pairs(data, slide)
         row: dict[str, Any] = {"slide": slide, "tiles": len(pairs)}
-        for name, method in methods.items():
+        for each, method in methods.items():
             scores = score(method, pairs)
-            row[name] = {"psnr": round(scores.psnr, 3), "ssim": round(scores.ssim, 4)}
+            row[each] = {"psnr": round(scores.psnr, 3), "ssim": round(scores.ssim, 4)}
         row["gain"] = {
-            "psnr": round(row[NAME]["psnr"] - row["bicubic"]["psnr"], 3),
-            "ssim": round(row[NAME]["ssim"] - row["bicubic"]["ssim"], 4),
+            "psnr": round(row[name]["psnr"] - row["bicubic"]["psnr"], 3),
+            "ssim": round(row[name]["ssim"] - row["bicubic"]["ssim"], 4),
         }
         rows.append(row)
     return rows
@@ -125,7 +125,7 @@ def export(run: Path, output: Path, commit: str) -> Path:
     card_file = output / f"{NAME}.json"
     write_card(card_file, card)
     # Scored as a user runs it: through the file just written.
-    card["scores"] = held_out_scores(open_upscaler(card_file), config)
+    card["scores"] = held_out_scores(open_upscaler(card_file), Path(config.data), config.test)
     write_card(card_file, card)
     return card_file
 

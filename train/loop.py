@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -68,6 +69,67 @@ def any_rank(wish: bool, here: Ranks, device: torch.device) -> bool:
     return bool(flag > 0)
 
 
+def seed_step(seed: int, step: int, here: Ranks) -> None:
+    """Random numbers of a step (dropout) are a function of seed, step and rank: a resumed run draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, here.rank]).generate_state(1)[0]))
+
+
+def mean_gradients(model: nn.Module, here: Ranks) -> None:
+    """Replace every gradient by its mean over the ranks; once a step, after the last backward.
+
+    In place of DistributedDataParallel, whose hooks allow neither two forwards before one backward nor gradients that
+    gather over several batches without more code than this. A parameter without gradient counts as zeros.
+    """
+    if here.world == 1:
+        return
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.flatten() for parameter in learned if parameter.grad is not None])
+    torch.distributed.all_reduce(flat)
+    flat /= here.world
+    for parameter, mean in zip(learned, flat.split([parameter.numel() for parameter in learned]), strict=True):
+        parameter.grad = mean.view_as(parameter)
+
+
+def total_over_ranks(counts: list[float], here: Ranks, device: torch.device) -> list[float]:
+    """Each number's sum over the ranks."""
+    if here.world == 1:
+        return counts
+    sums = torch.tensor(counts, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    torch.distributed.all_reduce(sums)
+    return sums.tolist()
+
+
+def stop_unless_finite(values: dict[str, float], step: int, saved: int, here: Ranks, device: torch.device) -> None:
+    """Raise ModelOutputError in every rank when one of a step's numbers is NaN or infinite in one of them.
+
+    Called before the weights change, so that what is on disk stays the last good state, of step `saved`.
+    """
+    bad = next((name for name, value in values.items() if not math.isfinite(value)), "")
+    if any_rank(bool(bad), here, device):
+        what = f"The {bad} is {values[bad]}" if bad else "A number of another rank is not finite"
+        state = f"the last good state is that of step {saved}" if saved else "no state was saved yet"
+        raise ModelOutputError(
+            f"{what} in step {step}: the training stops, {state}. Go on from it with a lower rate, or find the batch."
+        )
+
+
+def count_flops(step: Callable[[], object]) -> int:
+    """Operations (two per multiplication and addition) of convolutions and matrix products while `step` runs."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def hardware(device: torch.device) -> str:
+    """What computes, in words for the journal."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
+
+
 def pick_device(wanted: str, local: int) -> torch.device:
     """`auto`: the rank's GPU when there is one, else the CPU; or the device named."""
     if wanted != "auto":
@@ -92,6 +154,14 @@ def cosine(step: int, steps: int, warm_up: int, top: float, end: float) -> float
     return end + (top - end) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A network and what changes it."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
 class Average:
     """Exponential moving average of a model's parameters, which is what is validated and shipped."""
 
@@ -104,7 +174,10 @@ class Average:
         """Move towards the parameters after `step` (0-based); early steps move further, so the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
         now = model.state_dict()
-        torch._foreach_lerp_(list(self.tensors.values()), [now[name] for name in self.tensors], 1.0 - decay)
+        numbers = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.tensors[name] for name in numbers], [now[name] for name in numbers], 1.0 - decay)
+        for name in self.tensors.keys() - set(numbers):
+            self.tensors[name].copy_(now[name])  # counters of batch norm
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -124,12 +197,19 @@ def save_state(
     model: nn.Module,
     average: Average,
     optimizer: torch.optim.Optimizer,
+    beside: Trained | None = None,
 ) -> None:
-    """Everything a resumed run needs, in one safetensors file: model, average, optimizer, random state; atomic."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
+    """Everything a resumed run needs, in one safetensors file: model, average, optimizer, random state; atomic.
+
+    `beside` is a second network that is trained with the first and not averaged: a discriminator.
+    """
+    tensors = {f"average.{name}": tensor for name, tensor in average.tensors.items()}
+    for prefix, trained in (("", Trained(model, optimizer)), ("beside.", beside)):
+        if trained is None:
+            continue
+        tensors |= {f"{prefix}model.{name}": tensor for name, tensor in trained.model.state_dict().items()}
+        for number, state in trained.optimizer.state_dict()["state"].items():
+            tensors |= {f"{prefix}optimizer.{number}.{name}": tensor for name, tensor in state.items()}
     tensors["random"] = torch.get_rng_state()
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"step": str(step), "config": json.dumps(config)}
@@ -152,17 +232,36 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
 
 
-def restore(tensors: dict[str, Tensor], model: nn.Module, average: Average, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    tensors: dict[str, Tensor],
+    model: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
+    beside: Trained | None = None,
+) -> None:
     """Put a saved state back into fresh objects, so that the next step equals that of an uninterrupted run."""
-    model.load_state_dict(part(tensors, "model"))
-    for name, tensor in part(tensors, "average").items():
-        average.tensors[name].copy_(tensor)
+    try:
+        for name, tensor in part(tensors, "average").items():
+            average.tensors[name].copy_(tensor)
+        _restore_trained(tensors, Trained(model, optimizer))
+        if beside is not None:
+            _restore_trained(part(tensors, "beside"), beside)
+        torch.set_rng_state(tensors["random"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        first = str(error).split("\n")[0]
+        raise ModelUnavailableError(
+            f"The state {STATE_FILE} of the run is of another network than the keys describe: {first}"
+        ) from error
+
+
+def _restore_trained(tensors: dict[str, Tensor], trained: Trained) -> None:
+    trained.model.load_state_dict(part(tensors, "model"))
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part(tensors, "optimizer").items():
         number, _, field = name.partition(".")
         states.setdefault(int(number), {})[field] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
+    groups = trained.optimizer.state_dict()["param_groups"]
+    trained.optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
 class Journal:

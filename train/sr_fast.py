@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -29,11 +30,10 @@ from tqdm import tqdm
 from train import loop
 from train.config import arguments, key, read_config
 from wsi_ml.data.augment import AugmentConfig
-from wsi_ml.data.pairs import PairSampler, PatchConfig, load_slides, slide_pairs
-from wsi_ml.errors import OcularError
+from wsi_ml.data.pairs import Compression, PairSampler, PatchConfig, load_slides, slide_pairs
+from wsi_ml.errors import ModelUnavailableError, OcularError
 from wsi_ml.models import parameter_count
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
-from wsi_ml.slides.codec import STORE_QUALITY
 from wsi_ml.sr.bicubic import BicubicUpscaler
 from wsi_ml.sr.network import prepare, upscale
 from wsi_ml.sr.scores import Scores, score
@@ -57,13 +57,16 @@ class Config:
     validation: tuple[str, ...] = key(("hacettepe-com-case-12", "EAS22"), "slides for watching the run; not trained on")
     scan_tiles: int = key(150, "tissue tiles cut from each whole x40 scan, besides the ready tiles")
     channels: int = key(48, "feature channels of the network")
-    layers: int = key(6, "inner 3x3 convolutions of the network")
+    layers: int = key(8, "inner 3x3 convolutions of the network")
+    start: str = key("", "weights to start from (.safetensors of an sr-fast of as many channels and no more layers)")
     batch: int = key(16, "patches per step and rank; a multiple of per_tile")
     per_tile: int = key(4, "patches cut from one augmented tile")
     side: int = key(48, "side of a patch in stored pixels")
-    store_chance: float = key(0.4, "chance that a tile is compressed exactly as the store does it")
-    raw_chance: float = key(0.2, "chance that a tile is not compressed; else quality quality_low...98, 4:2:0 or 4:4:4")
-    quality_low: int = key(85, "lowest JPEG quality of the other tiles")
+    store_chance: float = key(0.5, "chance that a tile is compressed exactly as the store does it")
+    raw_chance: float = key(0.1, "chance that a tile is not compressed")
+    steps_chance: float = key(0.25, "chance of other equal quantisation steps, 2...steps_high")
+    steps_high: int = key(16, "coarsest of these steps")
+    quality_low: int = key(85, "lowest quality of Annex K of the other tiles; the highest is 98, 4:2:0 or 4:4:4")
     stain_chance: float = key(0.5, "chance that a tile's stains are changed")
     stain_gain: float = key(0.12, "largest relative change of the amount of one stain")
     stain_shift: float = key(0.02, "largest added optical density per colour (tint, lamp)")
@@ -103,7 +106,14 @@ def make_sampler(config: Config) -> PairSampler:
     """Training pairs of every slide that is neither a test nor a validation slide."""
     slides = load_slides(Path(config.data), config.test + config.validation, config.scan_tiles, config.seed)
     patches = PatchConfig(
-        config.batch, config.per_tile, config.side, config.store_chance, config.raw_chance, config.quality_low
+        config.batch,
+        config.per_tile,
+        config.side,
+        config.store_chance,
+        config.raw_chance,
+        config.steps_chance,
+        config.steps_high,
+        config.quality_low,
     )
     augmentation = AugmentConfig(
         stain_chance=config.stain_chance,
@@ -166,10 +176,36 @@ def _gains(slide: str, made: Scores, plain: Scores) -> dict[str, float]:
 
 
 def start_model(config: Config, device: torch.device) -> nn.Module:
-    """A fresh network from the seed."""
+    """A fresh network from the seed, or one that computes what the network in the file `start` does."""
     torch.manual_seed(config.seed)
     model = SrFast(SrFastConfig(config.channels, config.layers))
+    if config.start:
+        model.load_state_dict(deeper(read_start(Path(config.start)), model))
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def read_start(file: Path) -> dict[str, Tensor]:
+    """Tensors of a weights file; raises ModelUnavailableError when it cannot be read."""
+    try:
+        return safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelUnavailableError(f"The weights {file.name} cannot be read: {error}.") from error
+
+
+def deeper(tensors: dict[str, Tensor], model: SrFast) -> dict[str, Tensor]:
+    """State of `model` that computes what `tensors` of a network of fewer layers do (Chen et al. 2016, Net2Net, §3.2).
+
+    What follows a ReLU is not negative, so an inner layer that is the identity changes nothing; the new ones come last.
+    """
+    state = dict(tensors)
+    for number, layer in enumerate(model.inner):
+        if f"inner.{number}.weight" not in state:
+            state[f"inner.{number}.weight"] = nn.init.dirac_(torch.empty_like(layer.weight))  # type: ignore[arg-type]
+            state[f"inner.{number}.bias"] = torch.zeros_like(layer.bias)  # type: ignore[arg-type]
+    for name, tensor in model.state_dict().items():
+        if name not in state or state[name].shape != tensor.shape:
+            raise ValueError(f"the weights to start from do not fit: {name} must be {tuple(tensor.shape)}")
+    return state
 
 
 def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
@@ -198,7 +234,7 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
             start,
             event="start",
             config=dataclasses.asdict(config),
-            store_quality=STORE_QUALITY,
+            store=Compression().text,
             world=here.world,
             **last,
         )

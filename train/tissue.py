@@ -27,6 +27,7 @@ from train.config import arguments, key, read_config
 from train.nuclei import as_input
 from wsi_ml.data.tissue import CODES, TEST_SLIDES, TissuePatch, TissueSampler, read_tissue_set, split_patches
 from wsi_ml.errors import OcularError
+from wsi_ml.metrics.classification import balanced_accuracy, confusion_matrix
 from wsi_ml.models import parameter_count
 from wsi_ml.models.tissue_cnn import TissueCnn, TissueCnnConfig
 
@@ -84,11 +85,6 @@ def probabilities(model: nn.Module, patches: list[TissuePatch], bf16: bool, devi
     return np.concatenate(told)
 
 
-def balanced_accuracy(told: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes that occur of the share of their patches told rightly."""
-    return float(np.mean([np.mean(told[labels == label] == label) for label in np.unique(labels)]))
-
-
 def validate(
     config: Config, average: loop.Average, patches: list[TissuePatch], bf16: bool, device: torch.device
 ) -> dict[str, float]:
@@ -98,8 +94,8 @@ def validate(
     shares = probabilities(model.eval(), patches, bf16, device)
     labels = np.array([patch.label for patch in patches])
     log_loss = -np.log(np.maximum(shares[np.arange(len(labels)), labels], 1e-6)).mean()
-    accuracy = balanced_accuracy(shares.argmax(axis=1), labels)
-    return {"balanced_accuracy/place": round(accuracy, 4), "log_loss/place": round(float(log_loss), 4)}
+    accuracy = balanced_accuracy(confusion_matrix(labels, shares.argmax(axis=1), len(CODES)))
+    return {"balanced_accuracy/place": round(accuracy or 0.0, 4), "log_loss/place": round(float(log_loss), 4)}
 
 
 def start_model(config: Config, device: torch.device) -> nn.Module:

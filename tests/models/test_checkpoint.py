@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.models import build, checkpoint
 
 SMALL = {"channels": 16, "layers": 1}
@@ -61,3 +61,28 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     file.write_bytes(b"not weights")
     with pytest.raises(ModelUnavailableError, match=r"text\.safetensors cannot be used"):
         checkpoint.load(file, hashlib.sha256(b"not weights").hexdigest(), "sr-fast", SMALL)
+
+
+def test_half_weights_come_back_as_fp32_with_batch_norm_untouched(tmp_path):
+    torch.manual_seed(4)
+    config = {"channels": 8, "growth": 4, "blocks": 1, "classes": 2}
+    model = build("sr-joint", **config)
+    running = model.state_dict()["layer1.0.bn1.running_var"]
+    running.fill_(70000.0)
+    model.state_dict()["layer1.0.bn1.num_batches_tracked"].fill_(70001)
+    whole, _ = checkpoint.weights_bytes(model.state_dict())
+    data, sha256 = checkpoint.weights_bytes(model.state_dict(), half=True)
+    assert sha256 == hashlib.sha256(data).hexdigest() and len(data) < 0.6 * len(whole)
+    file = tmp_path / "joint.safetensors"
+    file.write_bytes(data)
+    again = checkpoint.load(file, sha256, "sr-joint", config).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert again[name].dtype == tensor.dtype, name
+        learned = tensor.is_floating_point() and "running" not in name
+        assert torch.equal(again[name], tensor.half().float() if learned else tensor), name
+
+
+def test_a_number_too_large_for_half_is_refused_by_name():
+    tensors = {"fine": torch.ones(2), "wide.weight": torch.tensor([1.0, 7e4])}
+    with pytest.raises(ModelOutputError, match=r"wide\.weight"):
+        checkpoint.weights_bytes(tensors, half=True)

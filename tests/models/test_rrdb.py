@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from wsi_ml.errors import BadRequestError
 from wsi_ml.models import build
-from wsi_ml.models.rrdb import Rdb, Rrdb
+from wsi_ml.models.rrdb import Rdb, Rrdb, start_as_bilinear
 
 SMALL = {"channels": 8, "growth": 4, "blocks": 2}
 
@@ -173,3 +174,23 @@ def test_gradients_reach_every_parameter(joint):
     (logits.sum() + picture.sum()).backward()
     assert [name for name, parameter in joint.named_parameters() if not parameter.grad.any()] == []
     joint.zero_grad(set_to_none=True)
+
+
+def test_a_bilinear_start_is_bilinear_interpolation():
+    torch.manual_seed(0)
+    model = build("sr-gan-generator", channels=16, growth=4, blocks=1, pixel_shuffle=True)
+    start_as_bilinear(model)
+    rgb = torch.rand(2, 3, 12, 16)
+    with torch.inference_mode():
+        made = model(rgb)
+    wanted = torch.nn.functional.interpolate(rgb, scale_factor=2.0, mode="bilinear", align_corners=False)
+    assert (made - wanted)[:, :, 8:-8, 8:-8].abs().max() < 1e-5
+    made = model(rgb).sum()
+    made.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("config", [{"channels": 16}, {"channels": 8, "pixel_shuffle": True}])
+def test_networks_that_cannot_start_so_say_what_they_need(config):
+    with pytest.raises(BadRequestError, match="pixel_shuffle and at least 12 channels"):
+        start_as_bilinear(build("sr-gan-generator", growth=4, blocks=1, **config))

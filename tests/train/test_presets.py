@@ -45,7 +45,7 @@ def test_the_paper_is_the_default():
         assert (stage.batch, stage.epochs, stage.rate, stage.dropout) == (32, 50, 1e-3, 0.25)
         assert (stage.classes, stage.warm_up_epochs, stage.rate_end) == (5, 3, 1e-6)
     assert PAPER.stage_two.smoothing == AUTHORS_CODE.stage_two.smoothing == 0.1
-    with pytest.raises(BadRequestError, match="no preset 'ours'; there are paper, authors-code"):
+    with pytest.raises(BadRequestError, match="no preset 'ours'; there are paper, authors-code, tiny"):
         preset("ours")
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from train import loop, sr_fast
 from train.config import read_config
 from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.models.sr_fast import SrFast, SrFastConfig
 
 CONFIGS = Path(sr_fast.__file__).parent / "configs"
 
@@ -154,6 +156,25 @@ def test_the_schedule_warms_up_and_ends_low():
 
 
 @pytest.mark.slow
+def test_a_deeper_network_starts_as_the_one_it_comes_from(tmp_path):
+    torch.manual_seed(3)
+    small = SrFast(SrFastConfig(16, 1))
+    torch.nn.init.normal_(small.last.weight, std=0.05)
+    file = tmp_path / "small.safetensors"
+    safetensors.torch.save_file(small.state_dict(), file)
+    deep = sr_fast.start_model(sr_fast.Config(channels=16, layers=3, start=str(file)), torch.device("cpu"))
+    grey = torch.randint(0, 256, (1, 3, 12, 12)).float()
+    with torch.inference_mode():
+        assert len(deep.inner) == 3 and torch.allclose(deep(grey), small(grey), atol=1e-3)
+
+
+def test_weights_that_do_not_fit_are_refused_by_tensor(settings, tmp_path, capsys):
+    file = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(SrFast(SrFastConfig(32, 1)).state_dict(), file)
+    assert sr_fast.main([*settings, f"--set=start={file}", f"--set=run={tmp_path / 'run'}"]) == 2
+    assert "first.weight must be (16, 3, 3, 3)" in capsys.readouterr().err
+
+
 def test_two_ranks_take_batches_in_turn_and_end_together(settings, tmp_path):
     command = [
         sys.executable,

@@ -8,15 +8,27 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
-from wsi_ml.errors import BadRequestError, ModelUnavailableError
+from wsi_ml.errors import BadRequestError, ModelOutputError, ModelUnavailableError
 from wsi_ml.models import build
 
+RUNNING = ("running_mean", "running_var")
+"""Averages of batch norm, which may be larger than fp16 holds; and they are few."""
 
-def weights_bytes(tensors: dict[str, Tensor]) -> tuple[bytes, str]:
-    """A weights file's bytes and their hex SHA-256; fp32, contiguous, on the CPU."""
+
+def weights_bytes(tensors: dict[str, Tensor], half: bool = False) -> tuple[bytes, str]:
+    """A weights file's bytes and their hex SHA-256; contiguous, on the CPU, in fp32.
+
+    `half` stores learned numbers in fp16, at half the size; `load` gives fp32 again. Raises ModelOutputError for a
+    number that fp16 cannot hold.
+    """
     plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    for name in [name for name in plain if half and tensors[name].is_floating_point() and not name.endswith(RUNNING)]:
+        plain[name] = plain[name].half()
+        if not torch.isfinite(plain[name]).all():
+            raise ModelOutputError(f"Tensor {name} has a number too large for fp16 or not finite; store it in fp32.")
     data = safetensors.torch.save(plain)
     return data, hashlib.sha256(data).hexdigest()
 

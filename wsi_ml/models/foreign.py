@@ -109,6 +109,22 @@ def load_partial(model: nn.Module, file: Path, leave: Sequence[str] = ()) -> Loa
     return report
 
 
+def copy_partial(
+    model: nn.Module, tensors: Mapping[str, Tensor], name: str, leave: Sequence[str] = ()
+) -> LoadReport:  # fmt: skip
+    """Copy what fits of tensors that are already read, all or nothing, and report it; as `load_partial`.
+
+    `name` says in errors where they are from.
+    """
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    report = fit({key: tuple(tensor.shape) for key, tensor in tensors.items()}, wanted, leave)
+    _refuse(name, report, leave)
+    taken = {key: tensors[key] for key in report.taken}
+    check_finite(name, taken)
+    _copy(model, taken)
+    return report
+
+
 def check_finite(file_name: str, tensors: Mapping[str, Tensor]) -> None:
     """Raise ModelUnavailableError naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():

@@ -20,6 +20,7 @@ RESIDUAL = 0.2
 """Share of a dense block's, and of a whole block's, output that is added to its input."""
 START = 0.1
 """Share of He's start at which the convolutions of a dense block begin."""
+COLOURS = 3
 FOLD = 2
 """Pixels on a side that a ×2 network folds into channels; it enlarges ×4 from there."""
 
@@ -183,6 +184,42 @@ def fold_input(rgb: Tensor, fold: int) -> Tensor:
             "Pad or crop it."
         )
     return functional.pixel_unshuffle(rgb, fold) if fold > 1 else rgb
+
+
+def start_as_bilinear(model: RrdbNet) -> None:
+    """Set weights so that a ×2 network begins as bilinear interpolation, away from the border; for short trainings.
+
+    Channels 0…11 of the features carry the picture, the first three of each later layer its colours; the rows that
+    make them begin as plain copies, everything else as it was. Needs `pixel_shuffle` (nearest neighbour cannot tell
+    even places from odd ones in one layer) and 12 channels; raises BadRequestError otherwise.
+    """
+    config = model.config
+    folded = COLOURS * FOLD**2
+    if not config.pixel_shuffle or config.scale != 2 or config.channels < folded:
+        raise BadRequestError("A bilinear start needs an RRDB network ×2 with pixel_shuffle and at least 12 channels.")
+    copy = torch.zeros(3, 3)
+    copy[1, 1] = 1.0
+    with torch.no_grad():
+        _clear(model.conv_body, folded)
+        for layer, rows in ((model.conv_first, folded), (model.conv_up1, folded), (model.conv_hr, COLOURS)):
+            _clear(layer, rows)
+            for row in range(rows):
+                layer.weight[row, row] = copy
+        _clear(model.conv_last, COLOURS)
+        for colour in range(COLOURS):
+            model.conv_last.weight[colour, colour] = copy
+        _clear(model.conv_up2, folded)
+        sides = (torch.tensor([0.25, 0.75, 0.0]), torch.tensor([0.0, 0.75, 0.25]))
+        for row in range(folded):
+            colour, place = divmod(row, FOLD**2)
+            model.conv_up2.weight[row, colour] = torch.outer(sides[place // FOLD], sides[place % FOLD])
+
+
+def _clear(layer: nn.Conv2d, rows: int) -> None:
+    """The first rows of a convolution at zero, with their biases."""
+    layer.weight[:rows] = 0.0
+    if layer.bias is not None:
+        layer.bias[:rows] = 0.0
 
 
 def start_small(layer: nn.Conv2d) -> None:
