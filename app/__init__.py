@@ -16,13 +16,12 @@ from app.settings import Settings
 from app.state import EXTENSION, State, current_state
 from app.synthesis import Synthesis
 from app.writes import refuse_foreign_writes
-from wsi_ml.errors import ModelUnavailableError
 from wsi_ml.jobs.queue import JobQueue
 from wsi_ml.layers.comparing import Comparisons
 from wsi_ml.layers.store import LayerStore
-from wsi_ml.slides.library import Library
+from wsi_ml.slides.library import MODELS_FOLDER, Library
 from wsi_ml.slides.tiles import OpenVersions
-from wsi_ml.sr.upscaler import UpscalerCard, available_upscalers, bicubic_card
+from wsi_ml.sr.offered import OfferedUpscalers
 
 log = structlog.get_logger("ocular")
 PACKAGE = Path(__file__).resolve().parent
@@ -39,7 +38,7 @@ def create_app(settings: Settings) -> Flask:
     configure_logs(settings.log_format, settings.log_level)
     library = Library(settings.library)
     layers_store = LayerStore(library.root)
-    upscalers = offered_upscalers()
+    upscalers = OfferedUpscalers([library.root / MODELS_FOLDER], complain=_tell_of_models)
     app = Flask(
         "ocular",
         root_path=str(PACKAGE),
@@ -60,6 +59,7 @@ def create_app(settings: Settings) -> Flask:
         comparisons=Comparisons(layers_store),
         jobs=JobQueue(library.root),
         versions=OpenVersions(library, upscalers),
+        upscalers=upscalers,
         synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),
     )
@@ -72,13 +72,8 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def offered_upscalers() -> list[UpscalerCard]:
-    """Cards of the upscalers at hand; a damaged card costs the networks, never the viewing of stored slides."""
-    try:
-        return available_upscalers()
-    except ModelUnavailableError as error:
-        log.error("models cannot be offered", detail=str(error))
-        return [bicubic_card()]
+def _tell_of_models(detail: str) -> None:
+    log.error("models cannot be offered", detail=detail)
 
 
 def _start_clock() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app import commands, compare_command, jobs_command, predict_command
+from app import commands, compare_command, jobs_command, predict_command, trust_command
 from app.settings import SettingsError
 from wsi_ml import errors
 from wsi_ml.formats.writing import WRITERS
@@ -17,6 +17,7 @@ from wsi_ml.inference.cohort import ENGINES
 from wsi_ml.inference.parameters import HELP
 from wsi_ml.jobs.job import STATES
 from wsi_ml.layers.layer import KINDS
+from wsi_ml.sr.fidelity import DEFAULT_FLOOR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_layers(parsers)
     _add_jobs(parsers)
     _add_predict(parsers)
+    _add_trust(parsers)
     models = _command(parsers, "models", commands.run_models, "list the models with their cards")
     models.add_argument(
         "--architectures", action="store_true", help="list every architecture that can be built instead"
@@ -82,8 +84,13 @@ def _add_serving(parsers: Any) -> None:
 
 def _add_slides(parsers: Any) -> None:
     ingest = _command(parsers, "ingest", commands.run_ingest, "take whole-slide files into the library")
-    ingest.add_argument("files", nargs="+", type=Path, metavar="FILE", help="any file that OpenSlide opens")
+    ingest.add_argument("files", nargs="+", type=Path, metavar="FILE", help="any file that OpenSlide opens, or a .psi")
     ingest.add_argument("--mpp", type=float, metavar="M", help="µm per pixel of the scan, where the file does not say")
+    ingest.add_argument(
+        "--floor", type=float, metavar="SSIM",
+        help="compare each ×40 tile with the scan and keep the scan's where SSIM is below this (recommended: "
+        f"{DEFAULT_FLOOR:g}); also for a slide that is there already",
+    )  # fmt: skip
     ingest.add_argument(
         "--name", metavar="N", help="name of the slide (default: the file's name); an existing one gets a new version"
     )
@@ -151,6 +158,13 @@ def _add_predict(parsers: Any) -> None:
     what = "; ".join(f"{name}: {about}" for name, about in HELP.items())
     predict.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
     predict.add_argument("--name", metavar="N", help="name of the layer (default: the model's)")
+
+
+def _add_trust(parsers: Any) -> None:
+    trust = _command(parsers, "trust", trust_command.run_trust, "map where synthesised pixels can be believed")
+    trust.add_argument("id", metavar="ID", help="slide id, or its name")
+    trust.add_argument("--model", default="sr-fast", metavar="M", help="upscaler (default: sr-fast)")
+    trust.add_argument("--region", metavar="BOX", help="x0,y0,x1,y1 in pixels of the ×40 plane (default: the slide)")
 
 
 def _add_jobs(parsers: Any) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from app import faithful
 from app.demo import REAL_NAME, add_prediction, add_real_slide, make_demo, order_prediction, predict_now
 from app.progress import ProgressBar
 from app.settings import Settings, SettingsError, load
@@ -26,9 +27,10 @@ from wsi_ml.layers.exporting import export_layer
 from wsi_ml.layers.importing import import_layer
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import Card
-from wsi_ml.slides.ingest import ingest
+from wsi_ml.slides.ingest import IngestResult, ingest
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.verify import verify
+from wsi_ml.sr.keeping import check_floor, keep_tiles
 from wsi_ml.sr.upscaler import UpscalerCard, available_upscalers
 
 READABLE = ", ".join(reader.title for reader in READERS)
@@ -123,6 +125,8 @@ def drawing_beside(library_root: Path) -> Iterator[None]:
 
 def run_ingest(options: argparse.Namespace) -> int:
     """`ocular ingest`: every file is tried; the exit code is that of the last failure."""
+    if options.floor is not None:
+        check_floor(options.floor)
     library = Library.create(settings_of(options).library)
     if options.name and len(options.files) > 1:
         raise errors.BadRequestError("--name names one slide; give one FILE with it.")
@@ -140,9 +144,28 @@ def run_ingest(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{result.slide_id}  {'ingested' if result.created else 'already there, no work done'}")
             print(card_text(result.card))
+        if options.floor is not None:
+            try:
+                results[-1]["faithful"] = keep(options, path, library, result)
+            except errors.OcularError as error:
+                print(f"ocular: {error}", file=sys.stderr)
+                code = exit_code(error)
+                results[-1]["error"] = {"code": error.code, "detail": str(error)}
     if options.json:
         print(json.dumps({"slides": results}, ensure_ascii=False))
     return code
+
+
+def keep(options: argparse.Namespace, path: Path, library: Library, ingested: IngestResult) -> dict[str, Any]:
+    """The second half of `ocular ingest --floor`: compare the slide, which is there by now, with the scan."""
+    floor, bar = options.floor, ProgressBar()
+    kept = keep_tiles(path, library, ingested.slide_id, ingested.version, floor, progress=bar)
+    facts = faithful.kept_json(kept.facts, kept.created)
+    if not options.json:
+        print(faithful.faithful_text(facts).removeprefix("\n"))
+        if not kept.created:
+            print("  already compared with this floor and model, no work done")
+    return facts
 
 
 def card_text(card: Card) -> str:
@@ -154,7 +177,7 @@ def card_text(card: Card) -> str:
         f"  ×40     {base.width} × {base.height} px at {card.base_mpp:.4g} µm/px\n"
         f"  source  {source.vendor}, {source.l0_size.width} × {source.l0_size.height} px at {source.l0_mpp:.4g} µm/px"
         f"{' (given)' if source.mpp_given else ''}\n"
-        f"  pixels  kernel {card.kernel}, JPEG quality {card.jpeg_quality} {card.jpeg_subsampling}, "
+        f"  pixels  kernel {card.kernel}, {card.encoding}, "
         f"colour profile {card.icc}\n"
         f"  size    {card.pyramid_bytes / 1e6:.1f} MB stored, {source.bytes / 1e6:.1f} MB in the source"
         f" ({card.pyramid_bytes / source.bytes:.0%})"
@@ -181,9 +204,10 @@ def run_show(options: argparse.Namespace) -> None:
     library = library_of(options)
     slide = library.slide(slide_id_of(library, options.id))
     card = library.card(slide.id)
+    kept = faithful.faithful_json(library, slide.current)
     facts = {"id": slide.id, "name": slide.name, "versions": library.versions(slide.id), "card": card.to_json(),
-             "layers": LayerStore(library.root).layers_json(slide.id, card)}  # fmt: skip
-    say(options, facts, f"{slide.id}  {slide.name}\n{card_text(card)}")
+             "faithful": kept, "layers": LayerStore(library.root).layers_json(slide.id, card)}  # fmt: skip
+    say(options, facts, f"{slide.id}  {slide.name}\n{card_text(card)}{faithful.faithful_text(kept)}")
 
 
 def run_remove(options: argparse.Namespace) -> None:
@@ -277,8 +301,8 @@ def run_models(options: argparse.Namespace) -> None:
         lines = [f"{each['name']:<18} {each['parameters']:>12,} parameters  {each['about']}" for each in facts]
         say(options, {"architectures": facts}, "\n".join(lines))
         return
-    cards = available_upscalers()
-    predictors = available_predictors(model_folders(settings_of(options).library))
+    folders = model_folders(settings_of(options).library)
+    cards, predictors = available_upscalers(folders), available_predictors(folders)
     lines = [_model_line(card, card.parameters, f"×{card.scale}") for card in cards]
     lines += [_model_line(card, card.about.get("parameters", 0), ", ".join(card.drawn)) for card in predictors]
     values = [card.to_json() for card in cards] + [card.to_json() for card in predictors]

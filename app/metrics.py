@@ -18,6 +18,7 @@ class Metrics:
             "ocular_tiles", "Tiles answered with pixels, by how they came about.", ["kind"], registry=registry
         )
         self.tiles_stored = self.tiles.labels("stored")
+        self.tiles_kept = self.tiles.labels("kept")
         self.tiles_made = self.tiles.labels("made")
         self.tile_errors = Counter(
             "ocular_tile_errors", "Tile requests refused or failed, by code.", ["code"], registry=registry

@@ -18,7 +18,8 @@ VERSION = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 SOURCE = {
     "type": "string",
     "pattern": "^[a-z0-9-]{1,40}(@[0-9a-f]{12})?$",
-    "description": "`stored`, `bicubic`, a model such as `sr-fast`, or `auto`; `@` and 12 hex digits pin the model.",
+    "description": "`stored`, `bicubic`, a model such as `sr-fast`, `scan` (kept ×40 tiles), or `auto` (a kept tile "
+    "where there is one, else a model); `@` and 12 hex digits pin the model or the kept tiles.",
 }
 NUMBER = {"type": "integer", "minimum": 0}
 PROBLEM = {"$ref": "#/components/responses/Problem"}
@@ -99,7 +100,7 @@ JOB_ORDER = {
         "properties": {
             "kind": {"enum": list(KINDS)},
             "slide": ID,
-            "model": {"type": "string", "description": "A name of `/api/models`."},
+            "model": {"type": "string", "description": "Name of a predictor of `/api/models`."},
             "region": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
             "parameters": {"type": "object"},
             "preview": {"type": "boolean"},
@@ -160,7 +161,7 @@ PATHS = {
     "/api/slides/{slide_id}/compare/pairs": operation(
         "Overlapping pairs, best IoU first", "application/octet-stream", SLIDE, *COMPARED, problems="400 404"
     ),
-    "/api/models": operation("Models that predict layers", "application/json", problems=""),
+    "/api/models": operation("Upscalers and models that predict layers", "application/json", problems=""),
     "/api/jobs": operation("Jobs, newest first", "application/json", *JOB_QUERY, problems="400")
     | {"post": change("Order a job", ORDERED, body=JOB_ORDER, problems="400 403 404 410 413 415 422 503 507")},
     "/api/jobs/{job_id}": operation("One job", "application/json", JOB)

@@ -1,4 +1,4 @@
-"""The models that predict layers, over HTTP; read from disk at every request, so a new one needs no restart."""
+"""The models at hand, over HTTP; read from disk at every request, so a new one needs no restart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from flask import Blueprint, Response
 from app.jobs import poll_answer
 from app.parameters import check_names
 from app.state import current_state
-from wsi_ml.inference.predictor import MODELS_FOLDER, available_predictors
+from wsi_ml.inference.predictor import available_predictors
+from wsi_ml.slides.library import MODELS_FOLDER
 
 bp = Blueprint("predictors", __name__)
 
 
 @bp.get("/api/models")
 def models() -> Response:
-    """Cards of the models that a job can name."""
+    """Cards of the upscalers (kinds `bicubic` and `sr`), then of the predictors, which a job can name."""
     check_names(())
-    cards = available_predictors([current_state().library.root / MODELS_FOLDER])
-    return poll_answer({"models": [card.to_json() for card in cards]})
+    state = current_state()
+    predictors = available_predictors([state.library.root / MODELS_FOLDER])
+    cards = [card.to_json() for card in state.upscalers()] + [card.to_json() for card in predictors]
+    return poll_answer({"models": cards})

@@ -8,7 +8,13 @@ from tqdm import tqdm
 
 from wsi_ml.slides.ingest import Progress
 
-WORDS = {"draw": "drawing", "hash": "reading", "convert": "converting", "verify": "verifying"}
+WORDS = {
+    "draw": "drawing",
+    "hash": "reading",
+    "convert": "converting",
+    "verify": "verifying",
+    "keep": "comparing",
+}
 """Phases that take long enough for a bar; the others pass in a blink."""
 
 
@@ -36,4 +42,10 @@ class ProgressBar:
             tqdm.write(f"  {progress.message}", file=sys.stderr)
         if progress.phase in WORDS and sys.stderr.isatty():
             form = "  {desc:<10} {percentage:3.0f}% |{bar:30}| {elapsed} elapsed, {remaining} left, {postfix}"
-            self._bar = tqdm(total=progress.total, desc=WORDS[progress.phase], bar_format=form, file=sys.stderr)
+            self._bar = tqdm(
+                initial=progress.done,
+                total=progress.total,
+                desc=WORDS[progress.phase],
+                bar_format=form,
+                file=sys.stderr,
+            )

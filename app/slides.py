@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, jsonify, request
 
 from app.state import State, current_state
 from app.tiles import FOR_EVER
 from wsi_ml.errors import BadRequestError, NotFoundError
 from wsi_ml.slides.card import THUMBNAIL_FILE, Card
+from wsi_ml.slides.kept import KeptTiles
 from wsi_ml.slides.library import Slide
-from wsi_ml.slides.tiles import Source
+from wsi_ml.slides.tiles import AUTO, SCAN, STORED, Source
 from wsi_ml.sr.upscaler import BICUBIC_MPP_RANGE
 
 bp = Blueprint("slides", __name__)
@@ -27,11 +30,13 @@ def magnification(card: Card, doublings: int) -> str:
 
 def source_json(slide: Slide, version: str, card: Card, source: Source) -> dict[str, Any]:
     """One source of pixels as the viewer needs it; the address is pinned to the model's hash."""
-    kind = source.name if source.name in ("stored", "auto") else source.upscaler.kind if source.upscaler else "stored"
-    power = magnification(card, 1 if source.upscaler else 0)
+    named = source.name in (STORED, AUTO, SCAN)
+    kind = source.name if named or source.upscaler is None else source.upscaler.kind
+    power = magnification(card, 1 if source.upscaler or source.kept else 0)
     labels = {
         "stored": f"Stored {power}",
         "bicubic": f"Bicubic {power}",
+        "scan": f"Scan {power}, where it was kept",
         "auto": f"Best available {power}",
         "sr": f"Super-resolution {power} ({source.name})",
     }
@@ -44,9 +49,24 @@ def source_json(slide: Slide, version: str, card: Card, source: Source) -> dict[
         "height": source.deep_zoom.size.height,
         "synthesised": source.upscaler is not None,
     }
+    if source.kept is not None:
+        facts["kept"] = kept_json(source.kept)
     if source.upscaler is not None:
         facts["model"] = {"name": source.upscaler.name, "sha256": source.upscaler.sha256}
     return facts
+
+
+def kept_json(tiles: KeptTiles) -> dict[str, Any]:
+    """Which ×40 tiles are kept, so that the viewer asks for no others: a bit a tile in row order, as base64."""
+    rows, columns = tiles.fidelity.kept.shape
+    bits = base64.b64encode(np.packbits(tiles.fidelity.kept).tobytes()).decode("ascii")
+    return {
+        "tiles": tiles.facts.tiles,
+        "kept": tiles.facts.kept,
+        "columns": columns,
+        "rows": rows,
+        "bits": bits,
+    }
 
 
 def facts_json(card: Card) -> dict[str, Any]:
@@ -61,8 +81,7 @@ def facts_json(card: Card) -> dict[str, Any]:
         "scan_objective_power": source.objective_power,
         "halvings": source.halvings,
         "kernel": card.kernel,
-        "jpeg_quality": card.jpeg_quality,
-        "jpeg_subsampling": card.jpeg_subsampling,
+        "encoding": card.encoding,
         "icc": card.icc,
         "source_bytes": source.bytes,
         "source_sha256": source.sha256,
@@ -93,6 +112,7 @@ def slide_json(state: State, slide: Slide, version: str | None = None) -> dict[s
         "thumbnail": f"/api/slides/{slide.id}/{version}/thumbnail.jpg",
         "layers": state.layers.layers_json(slide.id, card),
         "facts": facts_json(card),
+        "faithful": tiles.kept.facts.to_json() if tiles.kept else None,
     }
 
 

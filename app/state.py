@@ -14,6 +14,7 @@ from wsi_ml.layers.comparing import Comparisons
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.library import Library
 from wsi_ml.slides.tiles import OpenVersions
+from wsi_ml.sr.offered import OfferedUpscalers
 
 EXTENSION = "ocular"
 
@@ -28,6 +29,7 @@ class State:
     comparisons: Comparisons
     jobs: JobQueue
     versions: OpenVersions
+    upscalers: OfferedUpscalers
     synthesis: Synthesis
     metrics: Metrics
 

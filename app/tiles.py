@@ -17,7 +17,7 @@ from app.security import HEADERS
 from app.state import State, current_state
 from wsi_ml.errors import BadRequestError, NotFoundError, OcularError
 from wsi_ml.slides.codec import MEDIA_TYPES
-from wsi_ml.slides.tiles import DerivedTile, Source, StoredTile, SynthesisedTile, VersionTiles
+from wsi_ml.slides.tiles import DerivedTile, KeptTile, Source, StoredTile, SynthesisedTile, VersionTiles
 
 bp = Blueprint("tiles", __name__)
 
@@ -107,13 +107,16 @@ def _tile(
         return TileAnswer(304, b"", headers)
     if isinstance(plan, SynthesisedTile):
         return _synthesised(state, version, plan, headers, method, started)
+    if isinstance(plan, KeptTile):
+        state.metrics.tiles_kept.inc()
+        return TileAnswer(200, tiles.kept_bytes(plan), [*headers, ("x-tile-source", "scan")])
     headers.append(("x-tile-source", "stored"))
     return TileAnswer(200, _stored_bytes(state, tiles, plan), headers)
 
 
 def _names_its_pixels(source: Source, address: str) -> bool:
-    """True when the address can never lead to other pixels: stored ones, or a model pinned by its hash."""
-    return source.upscaler is None or "@" in address
+    """True when the address can never lead to other pixels: stored ones, or a model or kept tiles pinned by hash."""
+    return not source.pin or "@" in address
 
 
 def _stored_bytes(state: State, tiles: VersionTiles, plan: StoredTile | DerivedTile) -> bytes:

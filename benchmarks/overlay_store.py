@@ -105,8 +105,8 @@ def bare_slide(root: Path) -> tuple[str, str]:
     library, sizes = Library.create(root), pyramid_sizes(halve(PLANE))
     source = SourceFacts("0" * 64, 1, "none", PLANE, 0.25, False, 40.0, (0, 0), 0, 1)
     card = Card(
-        version="0" * 16, stored_size=sizes[0], base_size=PLANE, stored_mpp=0.5, levels=sizes, jpeg_quality=90,
-        jpeg_subsampling="420", kernel="box2", icc="none", source=source, pyramid_bytes=0, pyramid_sha256="0" * 64,
+        version="0" * 16, stored_size=sizes[0], base_size=PLANE, stored_mpp=0.5, levels=sizes, encoding="none",
+        kernel="box2", icc="none", source=source, pyramid_bytes=0, pyramid_sha256="0" * 64,
         ingest_key="0" * 64, created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     folder = root / STAGING_FOLDER / "bare"

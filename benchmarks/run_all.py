@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.common import ROOT
 
-SKIPPED = {"__init__", "common", "drawn_nuclei", "run_all", "sr_load"}
+SKIPPED = {"__init__", "common", "curves", "drawn_nuclei", "rate_report", "run_all", "sr_load"}
 
 
 def main() -> int:

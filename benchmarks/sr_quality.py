@@ -15,23 +15,23 @@ import simplejpeg
 import tifffile
 
 from benchmarks.common import SHARED, table, write_result
-from wsi_ml.data.pairs import Compression, read_tiles, slide_pairs, store_pixels, tile_files
+from wsi_ml.data.pairs import UNCOMPRESSED, Compression, read_tiles, slide_pairs, store_pixels, tile_files
 from wsi_ml.metrics.image import psnr, ssim
-from wsi_ml.slides.codec import STORE_QUALITY, decode_jpeg, encode_jpeg
+from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
 from wsi_ml.slides.kernel import halve_pixels
 from wsi_ml.sr import open_upscaler
 from wsi_ml.sr.scores import Scores, lanczos, score
 
 SCANNERS = {"BS12": "AT2", "lung-squamous-cell-carcinoma": "GT450 DX", "ectopic-pancreas": "GT450 DX"}
 FOREIGN = {"OS-1-detail.ome.tif": "H&E, Hamamatsu, 0.227 µm/px", "OS-2-ndpi.ome.tif": "Ki67, Hamamatsu, 0.227 µm/px"}
-STORE = f"q{STORE_QUALITY} 4:2:0"
+STORE = Compression().text
 SCAN_QUALITY = 90
 HISTORIES = {
-    "not compressed": Compression(quality=0),
+    UNCOMPRESSED.text: UNCOMPRESSED,
+    **{each.text: each for each in (Compression((3, 4)), Compression((4, 6)))},
     f"{STORE} (the store)": Compression(),
-    f"q{STORE_QUALITY} 4:4:4": Compression(subsampling="444"),
-    "q90 4:2:0": Compression(quality=90),
-    "q85 4:2:0": Compression(quality=85),
+    **{each.text: each for each in (Compression((8, 11)), Compression((12, 17)))},
+    **{each.text: each for each in (Compression(None, 95, "420"), Compression(None, 90, "420"))},
 }
 MPP_STEPS = (0.40, 0.45, 0.50, 0.56, 0.62, 0.70)
 Pairs = list[tuple[np.ndarray, np.ndarray]]

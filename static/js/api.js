@@ -15,13 +15,13 @@ export class ApiError extends Error {
 
 /** @typedef {{width: number, height: number, mpp: number | null}} Plane */
 /** @typedef {{source: string, kind: string, label: string, dzi: string, width: number, height: number, synthesised: boolean,
- *   model?: {name: string, sha256: string}}} Source */
+ *   model?: {name: string, sha256: string}, kept?: import("./kept.js").Kept}} Source */
 /** @typedef {{name: string, color: string, count: number, area_um2: number | null}} LayerClass */
 /** @typedef {{id: string, name: string, kind: string, version: string, created: string, classes: LayerClass[], count: number,
  *   scored?: boolean, provenance: Record<string, any>}} Layer */
 /** @typedef {{id: string, name: string, version: string, created: string, state: string, stored: Plane, base: Plane,
  *   objective_power: number | null, tile_side: number, levels: [number, number][], sources: Source[], thumbnail: string,
- *   layers: Layer[], facts: Record<string, any>}} Card */
+ *   layers: Layer[], facts: Record<string, any>, faithful?: Record<string, any> | null}} Card */
 
 /** @param {AbortSignal} [signal] @returns {Promise<Card[]>} cards of all slides */
 export async function fetchSlides(signal) {
@@ -93,7 +93,7 @@ export async function removeLayer(id, layer) {
   await send("DELETE", layerUrl(id, layer));
 }
 
-/** @param {AbortSignal} [signal] @returns {Promise<import("./jobwords.js").Model[]>} models that can be run on slides */
+/** @param {AbortSignal} [signal] @returns {Promise<any[]>} cards of upscalers and of models that can be run on slides */
 export async function fetchModels(signal) {
   return (await fetchJson("/api/models", signal)).models;
 }

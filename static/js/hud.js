@@ -1,9 +1,11 @@
 /** What the view says about itself: scale bar, magnification, badge of synthesised pixels, loading, for eye and ear. */
 
 import { byId } from "./dom.js";
-import { boxIsVisible } from "./geometry.js";
+import { boxAround, boxIsVisible, visibleCorners } from "./geometry.js";
+import { keptTest } from "./kept.js";
 import { badge } from "./provenance.js";
 import { basePower, powerText, scaleBar } from "./scale.js";
+import { tileBox } from "./tilesource.js";
 
 /** Width that the scale bar may take, CSS pixels. */
 const BAR_ROOM = 160;
@@ -16,6 +18,7 @@ export class Hud {
   constructor(stage) {
     this.stage = stage;
     this.power = basePower(stage.card);
+    this.isKept = keptTest(stage.card.sources.find((each) => each.kept)?.kept);
     this.spoken = "";
     stage.addEventListener("frame", () => this.update());
     stage.addEventListener("change", () => this.updateLoading());
@@ -23,8 +26,9 @@ export class Hud {
 
   update() {
     const view = this.stage.view();
-    const made = badge(this.visibleProvenances(view));
-    const words = this.magnification(view, made !== null);
+    const shown = this.visibleProvenances(view);
+    const made = badge(shown);
+    const words = this.magnification(view, shown);
     write(byId("magnification"), words);
     this.updateBadge(made);
     this.updateScaleBar(view);
@@ -32,18 +36,32 @@ export class Hud {
     this.speak(made ? `${words}. ${made.text}` : words);
   }
 
-  /** Origins of the tiles that really show. @param {import("./geometry.js").View} view */
+  /** Origins of the ×40 tiles that really show. @param {import("./geometry.js").View} view */
   visibleProvenances(view) {
-    const top = [...this.stage.drawn.values()].filter((tile) => tile.provenance.synthesised);
+    const top = [...this.stage.drawn.values()].filter((tile) => tile.provenance.kind !== "stored");
     return top.filter((tile) => boxIsVisible(tile.box, view)).map((tile) => tile.provenance);
   }
 
-  /** @param {import("./geometry.js").View} view @param {boolean} synthesised */
-  magnification(view, synthesised) {
+  /** @param {import("./geometry.js").View} view @param {import("./provenance.js").Provenance[]} shown */
+  magnification(view, shown) {
     const perStored = view.scale * 2 ** (this.stage.grid.top - this.stage.storedTop);
     const power = this.power === null ? `${Number(perStored.toPrecision(3))} : 1` : powerText(this.power * view.scale);
-    if (synthesised) return `${power} · synthesised`;
+    const scanned = shown.some((each) => !each.synthesised);
+    if (shown.some((each) => each.synthesised)) return `${power} · synthesised${scanned ? " in part" : ""}`;
+    if (scanned) return `${power} · scanned${this.isWhollyScanned(view) ? "" : " in part"}`;
     return perStored > 1.01 ? `${power} · stored, enlarged ${Number(perStored.toPrecision(3))}×` : `${power} · stored`;
+  }
+
+  /** Whether no stored pixels show beside those of the scan. @param {import("./geometry.js").View} view */
+  isWhollyScanned(view) {
+    const { grid } = this.stage;
+    const [left, top, right, bottom] = boxAround(visibleCorners(view)).map((place) => Math.max(0, Math.floor(place / grid.side)));
+    for (let row = top; row <= bottom && row * grid.side < grid.height; row += 1) {
+      for (let column = left; column <= right && column * grid.side < grid.width; column += 1) {
+        if (!this.isKept(column, row) && boxIsVisible(tileBox(grid, grid.top, column, row), view)) return false;
+      }
+    }
+    return true;
   }
 
   /** @param {{text: string, waiting: boolean} | null} made */

@@ -5,7 +5,7 @@ import { button, write } from "./controls.js";
 import { byId, make } from "./dom.js";
 import { boxAround, visibleCorners } from "./geometry.js";
 import { JobList } from "./joblist.js";
-import { isQuick, modelText, QUICK_SIDE, regionOf, whyNot } from "./jobwords.js";
+import { isPredictor, isQuick, modelText, QUICK_SIDE, regionOf, whyNot } from "./jobwords.js";
 import { regionText, sidesText } from "./layerfacts.js";
 import { freeRoom, lookAt } from "./room.js";
 
@@ -77,7 +77,7 @@ export class JobsPanel {
 
   async askModels() {
     try {
-      this.takeModels(await fetchModels());
+      this.takeModels((await fetchModels()).filter(isPredictor));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       write(this.modelState, `The models are not known: ${error.message}`);
@@ -104,10 +104,12 @@ export class JobsPanel {
       type: "radio", name: "model", value: model.name, disabled: reason !== null, checked: model.name === this.chosen,
       onchange: () => this.choose(model.name),
     });
-    return make("label", { class: `model${reason === null ? "" : " unfit"}` }, [radio, make("span", {}, [
+    const row = make("label", { class: `model${reason === null ? "" : " unfit"}` }, [radio, make("span", {}, [
       make("strong", { text: model.name }), make("span", { class: "quiet", text: modelText(model) }),
       ...(reason === null ? [] : [make("span", { class: "warning", text: reason })]),
     ])]);
+    const card = button("Card", () => {}, { "data-model-card": model.name, "aria-label": `Card of ${model.name}`, "aria-haspopup": "dialog" });
+    return make("div", { class: "model-row" }, [row, card]);
   }
 
   /** @param {string} name */

@@ -23,7 +23,8 @@ import { durationText, regionText } from "./layerfacts.js";
  * @property {string | null} finished
  */
 /** @typedef {{name: string, kind: string, classes: {name: string, color: string | null}[], mpp: number,
- *   mpp_range: [number, number], sha256: string, background?: string[]}} Model */
+ *   mpp_range: [number, number], sha256: string, background?: string[], trust?: {upscaler: string}}} Model trust: of the
+ *   trust map of an upscaler */
 
 /** Side of the largest region that is computed at once, beside the slides: base-plane pixels. */
 export const QUICK_SIDE = 8192;
@@ -31,6 +32,11 @@ export const QUICK_SIDE = 8192;
 const KINDS = {
   patch: "areas, patch by patch", dense: "areas, pixel by pixel", instance: "single objects", heatmap: "heat map",
 };
+
+/** Whether a model predicts layers (and does not make pixels). @param {{kind: string}} model */
+export function isPredictor(model) {
+  return model.kind in KINDS;
+}
 
 /** @param {Job} job */
 export function isActive(job) {
@@ -95,6 +101,7 @@ export function endText(job, mpp, count) {
 
 /** @param {Model} model */
 export function modelText(model) {
+  if (model.trust) return `where ${model.trust.upscaler} can be believed: against the scan, or against the stored pixels`;
   const background = new Set(model.background ?? []);
   const classes = model.classes.map((each) => each.name).filter((name) => !background.has(name));
   return [KINDS[model.kind] ?? model.kind, listText(classes, 6)].filter(Boolean).join(": ");

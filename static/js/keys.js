@@ -20,6 +20,7 @@ export const COMMANDS = [
   { name: "turn-right", keys: ["."], help: "", group: "Move", repeats: true },
   { name: "mirror", keys: ["x"], help: "mirror", group: "Move" },
   { name: "source", keys: ["s"], help: "next source of ×40 pixels; with Shift the one before", group: "Pixels" },
+  { name: "model", keys: ["k"], help: "card of the model in use", group: "Pixels" },
   { name: "frames", keys: ["t"], help: "frame every tile with its origin", group: "Pixels" },
   { name: "crisp", keys: ["c"], help: "crisp or smooth pixels when enlarged", group: "Pixels" },
   { name: "layers", keys: ["l"], help: "layers panel", group: "Layers" },

@@ -2,6 +2,7 @@
 
 import { countText, dateText } from "./format.js";
 import { tidy } from "./scale.js";
+import { trustOf } from "./trust.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
 /** @typedef {[string, string]} Row */
@@ -20,8 +21,14 @@ export function groupLayers(layers) {
     if (kind !== "prediction") return members.length ? [{ key: kind, title: TITLES[kind], layers: members }] : [];
     const newest = [...members].reverse().sort((one, other) => other.created.localeCompare(one.created));
     const models = Map.groupBy(newest, modelOf);
-    return [...models].map(([model, runs]) => ({ key: `prediction ${model}`, title: `Predictions · ${model}`, layers: runs }));
+    return [...models].map(([model, runs]) => ({ key: `prediction ${model}`, title: titleOf(model, runs[0]), layers: runs }));
   });
+}
+
+/** @param {string} model @param {Layer} layer one of its runs */
+function titleOf(model, layer) {
+  const trust = trustOf(layer);
+  return trust ? `Trust map · ${trust.upscaler}` : `Predictions · ${model}`;
 }
 
 /** Model of a predicted layer. @param {Layer} layer */

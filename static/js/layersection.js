@@ -7,6 +7,7 @@ import { make } from "./dom.js";
 import { countText, plural } from "./format.js";
 import { runText } from "./layerfacts.js";
 import { aboutPart, deletePart, ExportPart } from "./layerparts.js";
+import { TrustLegend, trustOf } from "./trust.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
 /** @typedef {import("./classsums.js").Sum} Sum */
@@ -30,8 +31,10 @@ export class LayerSection {
     [this.run, this.count] = [make("span", { class: "run" }), make("span", { class: "count-all" })];
     this.facts = make("p", { class: "quiet layer-facts" }, [this.run, this.count]);
     this.state = make("p", { class: "warning layer-state", role: "status" });
-    this.table = new ClassTable(overlay, layer, options.mpp);
-    this.body = make("div", { class: "layer-body", hidden: !options.open }, [...this.controls(), this.table.root]);
+    const told = trustOf(layer);
+    this.table = told ? new TrustLegend(overlay, layer, told) : new ClassTable(overlay, layer, options.mpp);
+    const parts = told ? [this.table.root, ...this.controls()] : [...this.controls(), this.table.root];
+    this.body = make("div", { class: "layer-body", hidden: !options.open }, parts);
     this.fold = opener("", this.body, options.toggled, { class: "button small fold", "aria-label": `Details of ${layer.name}` });
     const name = make("span", { class: "layer-name", text: layer.name });
     this.root = make("section", { class: "layer", "aria-labelledby": (name.id = freshId("layer")) }, [
@@ -59,7 +62,8 @@ export class LayerSection {
   controls() {
     const { overlay, layer } = this;
     const setThreshold = (/** @type {number} */ value) => overlay.setThreshold(layer.id, value);
-    this.threshold = layer.scored ? thresholdControl({ of: layer.name, changed: setThreshold }) : null;
+    // The bands of a trust map are its thresholds.
+    this.threshold = layer.scored && !trustOf(layer) ? thresholdControl({ of: layer.name, changed: setThreshold }) : null;
     this.style = segments({
       label: `Drawing of ${layer.name}`,
       options: [{ value: "outline", text: "Outline" }, { value: "fill", text: "Fill" }, { value: "both", text: "Both" }],

@@ -39,8 +39,10 @@ export function provenanceText(provenance) {
  * @returns {{text: string, waiting: boolean} | null} `waiting`: some are stand-ins that will be asked for again
  */
 export function badge(visible) {
-  const made = [...visible].filter((each) => each.synthesised);
+  const shown = [...visible];
+  const made = shown.filter((each) => each.synthesised);
   if (made.length === 0) return null;
   const names = [...new Set(made.map(provenanceText))].sort();
-  return { text: `Synthesised · ${names.join(" + ")}`, waiting: made.some((each) => each.fallbackFor !== undefined) };
+  const part = shown.some((each) => each.kind === "scan") ? " in part" : "";
+  return { text: `Synthesised${part} · ${names.join(" + ")}`, waiting: made.some((each) => each.fallbackFor !== undefined) };
 }

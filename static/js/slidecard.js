@@ -12,6 +12,7 @@ export function slideCard(card) {
     section("Slide", slideRows(card)),
     section("Scan", scanRows(card.facts)),
     section("Stored pyramid", storedRows(card)),
+    ...(card.faithful ? [section("Faithful ×40", faithfulRows(card.faithful))] : []),
     section("Sources of pixels", card.sources.map((each) => [each.label, sourceText(each)])),
   ];
 }
@@ -49,16 +50,33 @@ function storedRows({ facts, levels, tile_side: side }) {
     ["Levels", `${levels.length}, tiles of ${side} px`],
     ["Bytes", facts.pyramid_bytes && bytesText(facts.pyramid_bytes) + saved],
     ["Kernel", facts.kernel && `${facts.kernel}, halved ${facts.halvings ?? 0}×`],
-    ["JPEG", facts.jpeg_quality && `quality ${facts.jpeg_quality}, ${facts.jpeg_subsampling ?? ""}`],
+    ["Encoding", facts.encoding],
     ["Colour profile", facts.icc],
     ["SHA-256", facts.pyramid_sha256],
   ]);
 }
 
+/** What was compared with the scan, and what was kept of it. @param {Record<string, any>} facts @returns {Row[]} */
+function faithfulRows(facts) {
+  const named = { 0: "least", 0.5: "median" };
+  const spread = facts.quantiles.filter(([share]) => share < 1)
+    .map(([share, value]) => `${named[share] ?? `${Number((100 * share).toPrecision(3))} %`} ${value.toFixed(3)}`);
+  return [
+    ["Compared", `${facts.tiles.toLocaleString("en")} tiles of ${facts.model} ${facts.model_sha256.slice(0, 12)} with the scan, all there are`],
+    ["Floor", `${facts.measure} ${facts.floor}: tiles below are shown as scanned`],
+    ["Kept", `${facts.kept.toLocaleString("en")} tiles (${(100 * facts.kept_share).toFixed(1)} %), ${bytesText(facts.bytes_kept)}, ${facts.encoding}`],
+    ["Saved", `${bytesText(facts.bytes_saved)} against keeping every tile`],
+    [facts.measure, spread.join(" · ")],
+  ];
+}
+
 /** @param {import("./api.js").Source} source */
 function sourceText(source) {
-  const model = source.model ? ` · ${source.model.name} ${source.model.sha256.slice(0, 12)}` : "";
-  return `${sizeText(source)} · ${source.synthesised ? "synthesised" : "scanned"}${model}`;
+  const { kept, model } = source;
+  const scanned = kept && `${kept.kept.toLocaleString("en")} of ${kept.tiles.toLocaleString("en")} ×40 tiles scanned`;
+  const parts = [sizeText(source), scanned, source.synthesised ? "synthesised" : !kept && "scanned"];
+  if (model) parts.push(`${model.name} ${model.sha256.slice(0, 12)}`);
+  return parts.filter(Boolean).join(" · ");
 }
 
 /** Rows that say something. @param {[string, any][]} rows @returns {Row[]} */

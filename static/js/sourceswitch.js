@@ -10,28 +10,44 @@ export function defaultSource(sources) {
   return best ?? sources[0];
 }
 
+/** More networks than these share one button and a list: names side by side would not fit. */
+const MOST_BUTTONS = 3;
+
 export class SourceSwitch {
   /** @param {import("./stage.js").Stage} stage */
   constructor(stage) {
     this.stage = stage;
     this.sources = stage.sources;
-    const models = this.sources.filter((each) => each.kind === "sr").length;
-    byId("sources").append(...this.sources.map((each) => this.option(each, models)));
+    const networks = this.sources.filter((each) => each.kind === "sr");
+    this.listed = networks.length > MOST_BUTTONS ? networks : [];
+    byId("sources").append(...this.sources.flatMap((each) => this.parts(each, networks.length)));
     stage.addEventListener("source", () => this.update());
     this.update();
   }
 
-  /** @param {Source} source @param {number} models super-resolution models on offer */
-  option(source, models) {
-    const names = { stored: "Stored", bicubic: "Bicubic", auto: "Auto", scan: "Scan", sr: models > 1 ? source.source : "SR" };
-    const radio = make("input", {
-      type: "radio", name: "source", value: source.source, class: "visually-hidden",
-      onchange: () => this.stage.choose(source.source),
-    });
-    return make("label", { class: "source", title: `${source.label} (S)` }, [
-      radio,
-      make("span", { text: names[source.kind] ?? source.source }),
-    ]);
+  /** @param {Source} source @param {number} networks super-resolution models on offer */
+  parts(source, networks) {
+    if (!this.listed.includes(source)) {
+      const names = { stored: "Stored", bicubic: "Bicubic", auto: "Auto", scan: "Scan", sr: networks > 1 ? source.source : "SR" };
+      return [this.option(source.source, names[source.kind] ?? source.source, source.label)];
+    }
+    return source === this.listed[0] ? [this.option(source.source, "SR", "Super-resolution by the model beside"), this.list()] : [];
+  }
+
+  /** @param {string} value @param {string} text @param {string} about */
+  option(value, text, about) {
+    const radio = /** @type {HTMLInputElement} */ (make("input", {
+      type: "radio", name: "source", value, class: "visually-hidden", onchange: () => this.stage.choose(radio.value),
+    }));
+    return make("label", { class: "source", title: `${about} (S)` }, [radio, make("span", { text })]);
+  }
+
+  /** The list of networks beside their button. */
+  list() {
+    this.choice = /** @type {HTMLSelectElement} */ (make("select", {
+      class: "source-models", "aria-label": "Super-resolution model", onchange: () => this.stage.choose(this.choice.value),
+    }, this.listed.map((each) => make("option", { value: each.source, text: each.source, title: each.label }))));
+    return this.choice;
   }
 
   /** Choose the next source. @param {number} step 1 or −1 */
@@ -41,8 +57,12 @@ export class SourceSwitch {
   }
 
   update() {
-    for (const radio of byId("sources").querySelectorAll("input")) {
-      radio.checked = radio.value === this.stage.active.source;
+    const { active } = this.stage;
+    if (this.choice && this.listed.includes(active)) {
+      const radio = this.choice.previousElementSibling?.querySelector("input");
+      if (radio) radio.value = active.source;
+      this.choice.value = active.source;
     }
+    for (const radio of byId("sources").querySelectorAll("input")) radio.checked = radio.value === active.source;
   }
 }

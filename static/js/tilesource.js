@@ -1,6 +1,7 @@
 /** Ocular's Deep Zoom sources for OpenSeadragon: exact tile places, tiles through the loader. */
 
 import { tileUrl } from "./api.js";
+import { keptTest } from "./kept.js";
 
 /** @typedef {import("./api.js").Card} Card */
 /** @typedef {import("./api.js").Source} Source */
@@ -47,6 +48,7 @@ export function tileBox(grid, level, column, row) {
 export function makeTileSource(card, source, onlyTop, loader, isAligned) {
   const own = { width: source.width, height: source.height, side: card.tile_side, top: topLevel(source) };
   const oneTile = Math.max(0, own.top - Math.max(0, Math.ceil(Math.log2(Math.max(own.width, own.height) / own.side))));
+  const isKept = keptTest(source.kept);
   const made = new OpenSeadragon.TileSource({
     width: own.width,
     height: own.height,
@@ -55,6 +57,10 @@ export function makeTileSource(card, source, onlyTop, loader, isAligned) {
     minLevel: onlyTop ? own.top : oneTile,
     maxLevel: own.top,
     getTileUrl: (level, column, row) => tileUrl(source, level, column, row),
+    // A tile of the scan that was not kept is never asked for: the stored pixels below it show.
+    ...(source.kind === "scan" && {
+      tileExists: (level, column, row) => level >= 0 && level <= own.top && (level < own.top || isKept(column, row)),
+    }),
     getTileBounds: (level, column, row, isSource) => {
       const [left, top, right, bottom] = tileBox(own, level, column, row);
       const step = 2 ** (own.top - level);
@@ -63,7 +69,7 @@ export function makeTileSource(card, source, onlyTop, loader, isAligned) {
         : new OpenSeadragon.Rect(left / own.width, top / own.width, (right - left) / own.width, (bottom - top) / own.width);
     },
     hasTransparency: () => false,
-    downloadTileStart: (context) => startJob(context, source, loader),
+    downloadTileStart: (context) => startJob(context, source, loader, isKept),
     downloadTileAbort: (context) => loader.cancel(context.userData.job),
   });
   // The canvas drawer stretches tiles without overlap by a pixel to hide seams. Where there can be none, any overlap
@@ -78,13 +84,14 @@ export function placedWidth(card, source) {
   return (source.width * step) / card.base.width;
 }
 
-/** @param {any} context OpenSeadragon.ImageJob @param {Source} source @param {import("./tileloader.js").TileLoader} loader */
-function startJob(context, source, loader) {
+/** @param {any} context OpenSeadragon.ImageJob @param {Source} source @param {import("./tileloader.js").TileLoader} loader
+ * @param {(column: number, row: number) => boolean} isKept */
+function startJob(context, source, loader, isKept) {
   const tile = context.tile;
   context.userData.job = {
     url: context.src,
     tile,
-    slow: source.synthesised && tile.level === topLevel(source),
+    slow: source.synthesised && tile.level === topLevel(source) && !isKept(tile.x, tile.y),
     done: (bitmap) => context.finish(bitmap, null, "imageBitmap"),
     // Neither finish() nor fail(): a failed tile would never be asked for again.
     dropped: () => {

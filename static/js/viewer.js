@@ -14,6 +14,7 @@ import { LayerKeys } from "./layerkeys.js";
 import { LayersPanel } from "./layerspanel.js";
 import { LayerSync } from "./layersync.js";
 import { Legend } from "./legend.js";
+import { ModelSheet } from "./modelsheet.js";
 import { Navigator } from "./navigator.js";
 import { Note, showFailure, TileNotice } from "./notices.js";
 import { Overlay } from "./overlay.js";
@@ -36,6 +37,7 @@ class Viewer {
     this.stage = stage;
     this.overlay = new Overlay(stage);
     this.sources = new SourceSwitch(stage);
+    this.modelSheet = new ModelSheet(stage);
     this.navigator = new Navigator(stage);
     this.review = new Review(stage, this.overlay);
     this.reading = new Reading(stage, this.overlay, this.review);
@@ -92,6 +94,7 @@ class Viewer {
       "turn-right": () => this.turn(5),
       mirror: () => this.mirror(),
       source: () => this.sources.cycle(far ? -1 : 1),
+      model: () => this.modelSheet.open(),
       frames: () => this.overlay.setFrames(press("frames", !this.overlay.frames)),
       crisp: () => stage.setCrisp(press("crisp", !stage.crisp)),
       layers: () => this.dock.toggle("layers", event !== null),

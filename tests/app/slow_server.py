@@ -37,7 +37,7 @@ class SlowUpscaler:
         return [self(tile) for tile in tiles]
 
 
-def open_upscaler(name: str, device: str = "auto") -> SlowUpscaler:
+def open_upscaler(name: str, device: str = "auto", folders=()) -> SlowUpscaler:
     return SlowUpscaler(name)
 
 

@@ -116,7 +116,7 @@ def test_models_are_listed_and_a_new_one_needs_no_restart(client, library):
     def names():
         return [model["name"] for model in client.get("/api/models").json["models"]]
 
-    assert MODEL in names() and "own" not in names() and "sr-fast" not in names()
+    assert MODEL in names() and "own" not in names()
     put_model(library, card_of("c" * 64))
     answer = client.get("/api/models")
     own = next(model for model in answer.json["models"] if model["name"] == "own")

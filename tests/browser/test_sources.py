@@ -45,7 +45,7 @@ def test_badge_is_about_visible_tiles_only(tab, site):
     assert tab.badge is None, "tiles 2 to 4 are scanned, and the view ends before tile 5 begins at 2560"
     tab.press("t")
     tab.go("#x=2070&y=1200&z=1&l=none")
-    assert tab.badge == "Synthesised · sr-fake abababababab", "ten columns of tile 5 show"
+    assert tab.badge == "Synthesised in part · sr-fake abababababab", "ten columns of tile 5 show"
     tab.go("#x=2058&y=1200&z=1&l=none")
     assert tab.badge is None
 

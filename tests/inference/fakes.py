@@ -14,10 +14,10 @@ import torch
 from tests.versions import stage_version
 from wsi_ml.geometry import Size
 from wsi_ml.inference.card import PredictorCard, PredictorClass
-from wsi_ml.inference.predictor import MODELS_FOLDER, find_card
+from wsi_ml.inference.predictor import find_card
 from wsi_ml.models import build
 from wsi_ml.models.checkpoint import weights_bytes
-from wsi_ml.slides.library import STAGING_FOLDER, Library
+from wsi_ml.slides.library import MODELS_FOLDER, STAGING_FOLDER, Library
 
 HALO, RADIUS = 16, 12
 GLASS = (243, 243, 245)

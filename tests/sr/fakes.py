@@ -73,11 +73,11 @@ def blur(rgb: np.ndarray) -> np.ndarray:
     return (windows // side**2).astype(np.uint8)
 
 
-def available_upscalers() -> list:
-    return [*real_upscalers(), FakeCard("plain")]
+def available_upscalers(folders=()) -> list:
+    return [*real_upscalers(folders), FakeCard("plain")]
 
 
-def open_upscaler(name: str, device: str = "auto") -> FakeUpscaler:
+def open_upscaler(name: str, device: str = "auto", folders=()) -> FakeUpscaler:
     if name == "bicubic":
         return open_real(name)
     if name == "missing":

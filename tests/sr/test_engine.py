@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from PIL import Image
 
 from tests.sr.conftest import PATIENCE_S, Bench
 from tests.sr.fakes import KILL_FILE, SHA256, FakeUpscaler
+from tests.sr.networks import write_model
 from tests.versions import add_slide
 from wsi_ml.errors import (
     BadRequestError,
@@ -33,7 +36,7 @@ from wsi_ml.errors import (
     UnknownVersionError,
 )
 from wsi_ml.geometry import Size
-from wsi_ml.slides.library import Library
+from wsi_ml.slides.library import MODELS_FOLDER, Library
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tile_cache import TileCacheReader, cache_path
 from wsi_ml.sr import open_upscaler
@@ -60,6 +63,21 @@ def test_a_tile_and_where_it_comes_from(start_engine: Start) -> None:
     stats = bench.client.stats()
     assert (stats["computed"], stats["cache"]["tiles"], stats["cache"]["hits"], stats["queued"]) == (2, 2, 1, 0)
     assert stats["models"]["plain"]["state"] == "ready"
+
+
+def test_a_users_model_of_the_library_is_run_without_a_restart(start_engine: Start) -> None:
+    bench = start_engine(upscalers="wsi_ml.sr.upscaler", device="cpu")
+    models = bench.library.root / MODELS_FOLDER
+    with pytest.raises(ModelUnavailableError, match="no upscaler 'own'"):
+        bench.client.tile(bench.key(5, "own"))
+    try:
+        card = write_model(models, "mine", "sr-joint", {"channels": 8, "growth": 4, "blocks": 1}, halo=64)
+        key = dataclasses.replace(bench.key(5, "mine"), sha256=card.sha256)
+        made = bench.client.tile(key)
+        upscaler = open_upscaler("mine", "cpu", [models])
+        assert made == (expected(bench, key, upscaler), f"sr; model=mine; sha256={card.sha256[:12]}", False)
+    finally:
+        shutil.rmtree(models)
 
 
 def test_a_hundred_clients_of_one_tile_cost_one_computation(start_engine: Start) -> None:

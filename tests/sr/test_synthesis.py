@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.sr.fakes import FakeUpscaler
+from tests.sr.networks import write_model
 from tests.versions import smooth_picture, stage_version
 from wsi_ml.errors import DamagedError, ModelOutputError, OutsideError
 from wsi_ml.geometry import Region, Size, halve
@@ -72,6 +73,15 @@ def test_joined_tiles_of_the_shipped_network_equal_one_pass(tmp_path: Path, base
     if "sr-fast" not in [card.name for card in available_upscalers()]:
         pytest.skip("no weights of sr-fast are in this checkout")
     assert largest_seam(tmp_path / "v", Size(*base_size), open_upscaler("sr-fast", "cpu")) <= 1
+
+
+@pytest.mark.parametrize("halo", [64, 128])
+@pytest.mark.parametrize("base_size", [(255, 513), (1027, 1541)])
+def test_joined_tiles_of_a_deep_network_with_a_wide_halo_equal_one_pass(
+    tmp_path: Path, base_size: tuple[int, int], halo: int
+) -> None:
+    write_model(tmp_path, "deep", "sr-joint", {"channels": 8, "growth": 4, "blocks": 2}, halo=halo)
+    assert largest_seam(tmp_path / "v", Size(*base_size), open_upscaler(tmp_path / "deep.json", "cpu")) <= 1
 
 
 def test_a_halo_too_small_would_show(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_truncated_and_missing_weights_are_refused_by_name(copied):
     file.unlink()
     with pytest.raises(ModelUnavailableError, match=r"sr-fast\.safetensors cannot be read"):
         open_upscaler(copied / "sr-fast.json")
-    assert [card.name for card in available_upscalers(copied)] == ["bicubic"]
+    assert [card.name for card in available_upscalers(shipped=copied)] == ["bicubic"]
 
 
 def test_a_card_that_is_no_card_is_refused_by_name(copied):

@@ -83,6 +83,8 @@ class PredictorCard:
         parts = {name: getattr(self, name) for name in (*_FIELDS, "channels", "background")}
         classes = [(each.name, each.color) for each in self.classes]
         network = {name: self.about.get(name) for name in ("architecture", "config", "activation", "multiple")}
+        if "patch" in self.about:
+            network["patch"] = self.about["patch"]
         return hashlib.sha256(json.dumps([parts, classes, network], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:

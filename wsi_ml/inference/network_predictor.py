@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsi_ml.errors import ModelMemoryError, ModelOutputError, ModelUnavailableError
+from wsi_ml.errors import BadRequestError, ModelMemoryError, ModelOutputError, ModelUnavailableError
 from wsi_ml.inference.card import PredictorCard
+from wsi_ml.inference.patch_network import PatchClasses
 from wsi_ml.models import checkpoint
+from wsi_ml.models.sr_joint import SrJoint
 from wsi_ml.sr.network import fastest_device, fastest_type
 
 FULL = 255.0
@@ -38,6 +40,8 @@ class NetworkPredictor:
         self._local = threading.local()
         about = card.about
         model = checkpoint.load(weights, card.sha256, about.get("architecture", ""), about.get("config", {}))
+        if isinstance(model, SrJoint):
+            model = PatchClasses(model, card)
         self._softmax = about["activation"] == "softmax"
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -65,6 +69,21 @@ class NetworkPredictor:
             return self._run(torch.from_numpy(windows)).numpy()
         with torch.cuda.stream(self._stream()):
             return self._halving(torch.from_numpy(windows).pin_memory())
+
+    def classify(self, patches: np.ndarray) -> np.ndarray:
+        """N×P×P×3 uint8 → N×classes float32 probabilities of patches by themselves, without what lies around them.
+
+        Raises BadRequestError for a predictor that tells only maps, ModelOutputError for NaN or infinite output.
+        """
+        if not isinstance(self.model, PatchClasses):
+            raise BadRequestError(f"The model {self.card.name} tells maps of windows, not single patches.")
+        with torch.inference_mode():
+            rgb = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(FULL)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits = self.model.classify(rgb).float()
+            if not torch.isfinite(logits.sum()):
+                raise ModelOutputError(f"The model {self.card.name} gave NaN or infinite values.")
+            return (logits.softmax(dim=1) if self._softmax else logits.sigmoid()).cpu().numpy()
 
     def _halving(self, windows: Tensor) -> np.ndarray:
         """Run a batch on the GPU, in halves where it finds no memory for the whole."""

@@ -20,9 +20,10 @@ from wsi_ml.inference.card import PredictorCard, read_card
 from wsi_ml.inference.grid import Grid, batch_size, make_grid, step_of
 from wsi_ml.inference.maps import StitchedMaps
 from wsi_ml.inference.parameters import PredictParameters, check_parameters
-from wsi_ml.inference.predictor import MODELS_FOLDER, Opener, Predictor, Shared, SlideFitted, find_card, open_predictor
+from wsi_ml.inference.predictor import Opener, Predictor, Shared, SlideFitted, find_card, open_predictor
 from wsi_ml.inference.slide import Cancelled, Progress, compute_windows, refuse_cancelled
 from wsi_ml.inference.tissue import everything, find_tissue
+from wsi_ml.inference.trust_predictor import TASK, TrustPredictor, fitted, is_trust
 from wsi_ml.inference.vectorise import vectorise
 from wsi_ml.inference.window_file import WindowFile
 from wsi_ml.layers.features_format import FeaturesFacts
@@ -30,7 +31,8 @@ from wsi_ml.layers.features_writer import FeaturesWriter
 from wsi_ml.layers.layer import BaseBox, Layer, NewLayer
 from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.card import Card
-from wsi_ml.slides.library import Library, utc_now
+from wsi_ml.slides.kept import FidelityGrid
+from wsi_ml.slides.library import MODELS_FOLDER, Library, utc_now
 from wsi_ml.slides.pyramid import Pyramid
 
 ENGINE_CODE = 1
@@ -75,6 +77,8 @@ class Prediction:
     base_region: tuple[int, int, int, int] | None
     """Left, top, right, bottom in whole base-plane pixels, inside the slide; None is all of it."""
     key: str
+    fidelity: FidelityGrid | None = None
+    """For a trust map: how faithful the slide's tiles are to the scan, where that is known."""
 
     @property
     def stored_region(self) -> Region:
@@ -143,7 +147,7 @@ def prepare(library_root: Path | str, request: PredictRequest) -> Prediction:
     library = Library(library_root)
     slide = library.slide(request.slide_id)
     facts = library.card(slide.id, request.version)
-    card = _card_of(Path(library_root), request.model)
+    card, fidelity = fitted(_card_of(Path(library_root), request.model), library, facts.version)
     parameters = check_parameters(request.parameters)
     step_of(card, parameters.overlap)
     low, high = card.mpp_range
@@ -155,7 +159,7 @@ def prepare(library_root: Path | str, request: PredictRequest) -> Prediction:
         )
     base_region = check_region(request.region, facts.base_size)
     key = prediction_key(slide.id, facts.version, card, parameters, base_region, request.preview)
-    return Prediction(request, slide.id, facts.version, card, facts, parameters, base_region, key)
+    return Prediction(request, slide.id, facts.version, card, facts, parameters, base_region, key, fidelity)
 
 
 def prediction_key(
@@ -216,7 +220,9 @@ def stage(
     started = utc_now()
     refuse_cancelled(cancelled)
     pyramid = Library(library_root).pyramid(prediction.slide_id, prediction.version)
-    if isinstance(predictor, SlideFitted):
+    if isinstance(predictor, TrustPredictor):
+        predictor = predictor.fitted(prediction.card, pyramid.card.stored_size, prediction.fidelity)
+    elif isinstance(predictor, SlideFitted):
         predictor = predictor.for_slide(pyramid)
     grid = windows_of(pyramid, prediction)
     numbers = predictor.numbers if isinstance(predictor, Shared) else "cpu"
@@ -242,7 +248,7 @@ def publish(store: LayerStore, prediction: Prediction, staged: Staged) -> Layer:
 
 def windows_of(pyramid: Pyramid, prediction: Prediction) -> Grid:
     """The windows to compute; raises NotPredictableError where there are none."""
-    all_of_it = prediction.parameters.tissue == "all"
+    all_of_it = "all" in (prediction.parameters.tissue, prediction.card.about.get("tissue"))
     tissue = everything(pyramid) if all_of_it else find_tissue(pyramid)
     size, region = prediction.slide.stored_size, prediction.stored_region
     grid = make_grid(prediction.card, size, region, tissue, prediction.parameters.overlap)
@@ -287,4 +293,5 @@ def _provenance(prediction: Prediction) -> dict[str, Any]:
         "ocular": metadata.version("ocular-wsi"),
         "preview": prediction.request.preview,
         "key": prediction.key,
+        **({TASK: card.about[TASK]} if is_trust(card) else {}),
     }

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from wsi_ml.errors import ModelUnavailableError, UnknownModelError
+from wsi_ml.geometry import Region
 from wsi_ml.inference.card import NAME, PredictorCard, is_predictor, read_card
 from wsi_ml.inference.tissue_predictor import TissuePredictor, tissue_card
+from wsi_ml.inference.trust_predictor import find_trust, is_trust, open_trust, trust_cards
 from wsi_ml.slides.pyramid import Pyramid
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "models" / "weights"
-MODELS_FOLDER = "models"
-"""Folder of a library that holds its users' own cards and weights."""
 BUILT_IN = "tissue"
 
 
@@ -53,6 +53,15 @@ class SlideFitted(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A predictor to which it matters where a window lies."""
+
+    def at(self, windows: np.ndarray, stored_windows: Sequence[Region]) -> np.ndarray:
+        """As the call, for windows at their places in the stored plane, halo included; they may reach beyond it."""
+        ...
+
+
 Opener = Callable[..., Predictor]
 """Has the form of `open_predictor`."""
 
@@ -60,20 +69,25 @@ Opener = Callable[..., Predictor]
 def available_predictors(folders: Iterable[Path] = ()) -> list[PredictorCard]:
     """Cards of the built-in predictor, of the shipped ones and of those in `folders`, by name; reads JSON only.
 
+    A trust map for each upscaler, `trust-<name>`, is among them.
+
     A card that cannot be read, or without its weights, is left out: opening it by name says what is wrong with it. Of
     two of one name the shipped one counts.
     """
     cards = {BUILT_IN: tissue_card()}
+    folders = tuple(folders)
     for folder in (WEIGHTS_FOLDER, *folders):
         for file in sorted(folder.glob("*.json")):
             card = _listed(file)
             if card is not None:
                 cards.setdefault(card.name, card)
+    for card in trust_cards(folders):
+        cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda card: card.name)
 
 
 def find_card(name: str, folders: Iterable[Path] = ()) -> tuple[PredictorCard, Path | None]:
-    """Card of that name and its file (None for the built-in one).
+    """Card of that name and its file (None for the built-in one; the upscaler's card for its trust map).
 
     Raises UnknownModelError with the names there are, ModelUnavailableError when the card is damaged.
     """
@@ -85,6 +99,9 @@ def find_card(name: str, folders: Iterable[Path] = ()) -> tuple[PredictorCard, P
             file = folder / f"{name}.json"
             if file.is_file() and is_predictor(file):
                 return read_card(file), file
+    trust = find_trust(name, folders)
+    if trust is not None:
+        return trust
     names = ", ".join(card.name for card in available_predictors(folders))
     raise UnknownModelError(f"There is no model {name!r} that predicts layers; there are {names}.")
 
@@ -104,6 +121,8 @@ def open_predictor(
         card, found = find_card(name_or_card, folders)
         if found is None:
             return TissuePredictor(threads=threads)
+        if is_trust(card):
+            return open_trust(found, device, threads)
         file = found
 
     from wsi_ml.inference.network_predictor import NetworkPredictor  # torch loads here only: listing works without it

@@ -17,9 +17,9 @@ from concurrent.futures import TimeoutError as NotYetError
 import numpy as np
 
 from wsi_ml.errors import ModelOutputError, PredictionCancelledError
-from wsi_ml.geometry import clip
+from wsi_ml.geometry import Region, clip
 from wsi_ml.inference.grid import Grid
-from wsi_ml.inference.predictor import Predictor, Shared
+from wsi_ml.inference.predictor import Placed, Predictor, Shared
 from wsi_ml.inference.window_file import WindowFile
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.sr.synthesis import DecodedTiles
@@ -57,6 +57,10 @@ class WindowReader:
         self._pyramid = pyramid
         self._grid = grid
         self._tile_pixels = DecodedTiles(DECODED_BYTES).reader(pyramid)
+
+    def place(self, number: int) -> Region:
+        """Where one window lies in the stored plane, halo included; it may reach beyond it."""
+        return self._grid.stored_window(number)
 
     def window(self, number: int) -> np.ndarray:
         """RGB uint8 side × side × 3 of one window, halo included."""
@@ -125,7 +129,8 @@ def _computed(
             for number in missing:
                 refuse_cancelled(cancelled)
                 read = read_pool.submit(reader.batch, windows.batch_windows(number))
-                flying.append((number, predict_pool.submit(_predict, predictor, read)))
+                places = [reader.place(window) for window in windows.batch_windows(number)]
+                flying.append((number, predict_pool.submit(_predict, predictor, read, places)))
                 if len(flying) >= ahead:
                     yield _landed(flying, cancelled)
             while flying:
@@ -137,8 +142,9 @@ def _computed(
             read_pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _predict(predictor: Predictor, read: Future[np.ndarray]) -> np.ndarray:
-    return predictor(read.result())
+def _predict(predictor: Predictor, read: Future[np.ndarray], stored_windows: list[Region]) -> np.ndarray:
+    windows = read.result()
+    return predictor.at(windows, stored_windows) if isinstance(predictor, Placed) else predictor(windows)
 
 
 def _landed(

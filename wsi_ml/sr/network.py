@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.models import checkpoint
-from wsi_ml.models.sr_fast import SrFast, interleave
+from wsi_ml.models.rrdb import RrdbNet
+from wsi_ml.models.sr_fast import SCALE, SrFast, interleave
+from wsi_ml.models.srresnet import MsrResNet, SrResNet
 from wsi_ml.sr.upscaler import UpscalerCard, refuse_one_colour
 
 
@@ -49,6 +53,56 @@ def upscale(model: SrFast, rgb: Tensor) -> Tensor:
         return interleave(phases.round().clamp_(0, 255).to(torch.uint8))
 
 
+RgbNetwork = RrdbNet | SrResNet | MsrResNet
+"""Networks that take and give RGB 0…1."""
+
+
+def prepare_rgb(model: RgbNetwork, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A network of RGB 0…1 ready to run: evaluation mode, channels last, its body in `dtype`, the rest in fp32.
+
+    The body is most of the work. What leads from pixels to pixels around it carries the picture itself: bf16 has eight
+    bits and would put every pixel off by up to half a grey level at each layer.
+    """
+    model = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if dtype != torch.float32:
+        first, last = model.body, model.body if isinstance(model, MsrResNet) else model.conv_body
+        for part in {first, last}:
+            part.to(dtype)
+        first.register_forward_pre_hook(lambda _layer, given: (given[0].to(dtype),))
+        last.register_forward_hook(lambda _layer, _given, made: made.float())
+    return model
+
+
+def upscale_rgb(model: nn.Module, rgb: Tensor) -> Tensor:
+    """N×H×W×3 uint8 → N×2H×2W×3 uint8 by a network of RGB 0…1; a side that it cannot fold is padded by its border.
+
+    Raises ModelOutputError when an output value is NaN or infinite.
+    """
+    height, width = rgb.shape[1:3]
+    with torch.inference_mode():
+        pixels = rgb.permute(0, 3, 1, 2).float().div_(255)
+        fold = model.config.fold if isinstance(model, RrdbNet) else 1
+        pixels = functional.pad(pixels, (0, -width % fold, 0, -height % fold), mode="replicate")
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        # Not the whole forward of `sr-joint`, which would classify as well.
+        made = model.decode(model.encode(pixels)) if isinstance(model, RrdbNet) else model(pixels)
+        made = made[:, :, : SCALE * height, : SCALE * width]
+        if not torch.isfinite(made.sum()):
+            raise ModelOutputError("The super-resolution network gave NaN or infinite pixels.")
+        return made.mul(255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def make_ready(
+    model: nn.Module, device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]] | None:
+    """The network prepared, and the function that runs it; None for one that does not enlarge ×2."""
+    if isinstance(model, SrFast):
+        return prepare(model, device, dtype), upscale  # type: ignore[return-value]
+    if isinstance(model, RgbNetwork) and model.config.scale == SCALE:
+        return prepare_rgb(model, device, dtype), upscale_rgb
+    return None
+
+
 class NetworkUpscaler:
     """See `wsi_ml.sr.upscaler.Upscaler`; loads the weights once, checked against the card."""
 
@@ -64,9 +118,13 @@ class NetworkUpscaler:
         self.device = torch.device(device) if device else fastest_device()
         self.dtype = dtype or fastest_type(self.device)
         model = checkpoint.load(weights, card.sha256, card.architecture, card.config)
-        if not isinstance(model, SrFast):
-            raise ModelUnavailableError(f"{card.architecture} is no architecture this upscaler can run.")
-        self.model = prepare(model, self.device, self.dtype)
+        ready = make_ready(model, self.device, self.dtype)
+        if ready is None:
+            raise ModelUnavailableError(
+                f"The model {card.name} cannot be run as an upscaler: its network {card.architecture} does not "
+                f"enlarge ×{SCALE}."
+            )
+        self.model, self._upscale = ready
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """RGB uint8 H×W×3 → 2H×2W×3; raises ModelOutputError for NaN, infinite or constant output."""
@@ -90,7 +148,7 @@ class NetworkUpscaler:
     def _run(self, rgb: np.ndarray) -> np.ndarray:
         """N×H×W×3 uint8 → N×2H×2W×3 uint8."""
         stored = torch.tensor(rgb) if not rgb.flags.writeable else torch.from_numpy(np.ascontiguousarray(rgb))
-        pictures = upscale(self.model, stored.to(self.device)).cpu().numpy()
+        pictures = self._upscale(self.model, stored.to(self.device)).cpu().numpy()
         for given, made in zip(rgb, pictures, strict=True):
             refuse_one_colour(given, made)
         return pictures

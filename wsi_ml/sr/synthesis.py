@@ -16,7 +16,7 @@ import numpy as np
 
 from wsi_ml.errors import ModelOutputError
 from wsi_ml.geometry import DeepZoom, Region, Size, ceil_div, grow
-from wsi_ml.slides.codec import STORE_QUALITY, encode
+from wsi_ml.slides.codec import SERVED_QUALITY, encode
 from wsi_ml.slides.pyramid import Pyramid
 from wsi_ml.slides.tiles import PIN_DIGITS
 from wsi_ml.sr.upscaler import Upscaler, UpscalerCard, refuse_one_colour
@@ -38,7 +38,7 @@ class TileKey:
     t_col: int
     t_row: int
     extension: str = "jpg"
-    quality: int = STORE_QUALITY
+    quality: int = SERVED_QUALITY
 
     @property
     def text(self) -> str:

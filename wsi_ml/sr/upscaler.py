@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +17,13 @@ from wsi_ml.sr import bicubic
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "models" / "weights"
 CARD_FORMAT = 1
+SCALE = 2
+LARGEST_HALO = 256
+"""Stored pixels; a tile of 256 px is then computed on nine times its area."""
+RESERVED = ("stored", "scan", "auto", "bicubic")
+"""Words of addresses that mean something else."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class UpscalerCard:
     halo: int
     """Stored pixels around a region that its output depends on; a region grown by them needs nothing more."""
     multiple: int
-    """Sides need no multiple when 1; the callable pads by itself in any case."""
+    """Regions begin on multiples of it, because the network folds so many stored pixels into one; `halo` is a multiple
+    too. 1: anywhere. The callable pads the far sides by itself in any case."""
     mpp_range: tuple[float, float]
     """Smallest and largest µm per stored pixel it may be used for."""
     sha256: str
@@ -108,20 +118,54 @@ def bicubic_card() -> UpscalerCard:
     )
 
 
-def card_from_json(value: dict[str, Any]) -> UpscalerCard:
-    """Card of its JSON values; raises ModelUnavailableError for missing or unknown fields or another format."""
+def card_from_json(value: dict[str, Any], file_name: str = "given") -> UpscalerCard:
+    """Card of its JSON values; raises ModelUnavailableError naming the file and what is wrong with it."""
     if value.get("format") != CARD_FORMAT:
-        raise ModelUnavailableError(f"The model card has format {value.get('format')!r}, not {CARD_FORMAT}.")
+        raise ModelUnavailableError(
+            f"The model card {file_name} has format {value.get('format')!r}; this Ocular reads format {CARD_FORMAT}."
+        )
     try:
         low, high = value["mpp_range"]
-        return UpscalerCard(**{**value, "mpp_range": (float(low), float(high))})
+        card = UpscalerCard(**{**value, "mpp_range": (float(low), float(high))})
+        fault = _fault(card)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnavailableError(f"The model card is damaged: {error}.") from error
+        raise ModelUnavailableError(f"The model card {file_name} is damaged: {error}.") from error
+    if fault:
+        raise ModelUnavailableError(f"The model card {file_name} is wrong: {fault}.")
+    return card
+
+
+def _fault(card: UpscalerCard) -> str:
+    """The first thing in a card that contradicts the contract, in words; empty when there is none."""
+    low, high = card.mpp_range
+    numbers = all(type(each) is int for each in (card.scale, card.halo, card.multiple, card.parameters))
+    checks = (
+        (card.kind == "sr", f"kind {card.kind!r} is no upscaler's, which is 'sr'"),
+        (_NAME.fullmatch(card.name), "its name may hold small letters, digits and dashes only, 40 at most"),
+        (card.name not in RESERVED, f"{card.name!r} is a word of addresses; give the model another name"),
+        (numbers, "scale, halo, multiple and parameters must be whole numbers"),
+        (card.scale == SCALE, f"scale is {card.scale}, and Ocular enlarges ×{SCALE}"),
+        (0 <= card.halo <= LARGEST_HALO, f"halo is {card.halo}, not 0 to {LARGEST_HALO} stored pixels"),
+        (
+            card.multiple in (1, 2, 4, 8) and card.halo % card.multiple == 0,
+            "halo is no multiple of multiple (1, 2, 4, 8)",
+        ),
+        (0 < low <= high < float("inf"), "mpp_range is no range of µm per stored pixel"),
+        (_SHA256.fullmatch(card.sha256), "sha256 is not 64 hex digits"),
+        (card.weights and Path(card.weights).name == card.weights, "weights is not a file's plain name"),
+        (isinstance(card.config, dict), "config is not an object"),
+    )
+    return next((text for holds, text in checks if not holds), "")
 
 
 def read_card(file: Path) -> UpscalerCard:
-    """Card in a JSON file; raises ModelUnavailableError naming the file when it cannot be read."""
-    return card_from_json(read_json(file))
+    """Card in a JSON file of the card's name; raises ModelUnavailableError naming the file when it is no such card."""
+    card = card_from_json(read_json(file), file.name)
+    if card.name != file.stem:
+        raise ModelUnavailableError(
+            f"The model card {file.name} calls itself “{card.name}”; rename it to {card.name}.json."
+        )
+    return card
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -135,29 +179,62 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def available_upscalers(folder: Path = WEIGHTS_FOLDER) -> list[UpscalerCard]:
-    """Cards of bicubic and of every upscaler in `folder` that has a card and its weights; reads JSON only."""
-    values = [read_json(file) for file in sorted(folder.glob("*.json"))]
-    cards = [card_from_json(value) for value in values if value.get("kind") == "sr"]
-    return [bicubic_card()] + [card for card in cards if (folder / card.weights).is_file()]
+def available_upscalers(folders: Iterable[Path] = (), shipped: Path = WEIGHTS_FOLDER) -> list[UpscalerCard]:
+    """Cards of bicubic, of the shipped upscalers and of those in `folders`, in this order and by name; reads JSON only.
+
+    Of two of one name the first counts. Without its weights a card is left out. So is one in `folders` that is damaged:
+    opening it by name says what is wrong with it. A damaged shipped card raises ModelUnavailableError.
+    """
+    cards = {card.name: card for card in (bicubic_card(), *_cards_in(shipped))}
+    for folder in folders:
+        for file in sorted(folder.glob("*.json")):
+            try:
+                card = read_card(file) if is_upscaler(file) else None
+            except ModelUnavailableError:
+                continue
+            if card is not None and (folder / card.weights).is_file():
+                cards.setdefault(card.name, card)
+    return list(cards.values())
 
 
-def open_upscaler(name_or_path: str | Path, device: str = "auto") -> Upscaler:
-    """`bicubic`, a shipped model by name, or a model by the path of its card (`….json`) or weights (`….safetensors`).
+def is_upscaler(file: Path) -> bool:
+    """True for a JSON file that is the card of an upscaler, though perhaps a wrong one; False for anything else."""
+    try:
+        return read_json(file).get("kind") == "sr"
+    except ModelUnavailableError:
+        return False
 
-    `device` is `auto` (a GPU when there is one), `cpu` or `cuda`; bicubic always runs on the CPU.
-    Raises ModelUnavailableError naming what is missing, damaged or does not fit. Imports torch only for a network.
+
+def _cards_in(folder: Path) -> list[UpscalerCard]:
+    values = [(file.name, read_json(file)) for file in sorted(folder.glob("*.json"))]
+    cards = [card_from_json(value, name) for name, value in values if value.get("kind") == "sr"]
+    return [card for card in cards if (folder / card.weights).is_file()]
+
+
+def find_upscaler(name: str, folders: Iterable[Path] = ()) -> Path:
+    """File of the card of that name, shipped or in `folders`; raises ModelUnavailableError with the names there are."""
+    folders = tuple(folders)
+    if _NAME.fullmatch(name):
+        for folder in (WEIGHTS_FOLDER, *folders):
+            file = folder / f"{name}.json"
+            if file.is_file() and is_upscaler(file):
+                return file
+    names = ", ".join(card.name for card in available_upscalers(folders))
+    raise ModelUnavailableError(f"There is no upscaler {name!r}; there are {names}.")
+
+
+def open_upscaler(name_or_path: str | Path, device: str = "auto", folders: Iterable[Path] = ()) -> Upscaler:
+    """`bicubic`, a model by name, or one by the path of its card (`….json`) or weights (`….safetensors`).
+
+    Names are those of shipped models and of cards in `folders`. `device` is `auto` (a GPU when there is one), `cpu` or
+    `cuda`; bicubic always runs on the CPU. Imports torch only for a network. Raises ModelUnavailableError naming what
+    is missing, damaged or does not fit.
     """
     text = str(name_or_path)
     if text == "bicubic":
         return bicubic.BicubicUpscaler(bicubic_card())
     file = Path(name_or_path)
-    if not file.suffix:
-        file = WEIGHTS_FOLDER / f"{text}.json"
-        if file.parent != WEIGHTS_FOLDER or not file.is_file():
-            names = ", ".join(card.name for card in available_upscalers())
-            raise ModelUnavailableError(f"There is no upscaler {text!r}; there are {names}.")
-    card_file = file.with_suffix(".json")
+    card_file = file.with_suffix(".json") if file.suffix else find_upscaler(text, folders)
     card = read_card(card_file)
 
     from wsi_ml.sr.network import NetworkUpscaler  # torch loads here only: bicubic and the cards work without it

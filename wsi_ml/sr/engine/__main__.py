@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import functools
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import TextIO
 
 from wsi_ml.errors import OcularError
 from wsi_ml.processes import configure_logs, watch_parent
-from wsi_ml.slides.library import RUN_FOLDER
+from wsi_ml.slides.library import MODELS_FOLDER, RUN_FOLDER
 from wsi_ml.sr.engine.options import EngineOptions
 from wsi_ml.sr.engine.protocol import LOCK_FILE
 from wsi_ml.sr.engine.server import Engine
@@ -51,8 +52,10 @@ def wait_for_lock(library_root: Path, parent_gone: threading.Event) -> TextIO | 
 async def serve(library_root: Path, options: EngineOptions, parent_gone: threading.Event) -> None:
     """Run one engine until it is told to stop or its parent is gone."""
     upscalers = importlib.import_module(options.upscalers)
-    networks = [card.name for card in upscalers.available_upscalers() if card.kind == "sr"]
-    engine = Engine(library_root, options, upscalers.open_upscaler, networks[:1] if options.warm else [])
+    folders = (library_root / MODELS_FOLDER,)
+    networks = [card.name for card in upscalers.available_upscalers(folders) if card.kind == "sr"]
+    opener = functools.partial(upscalers.open_upscaler, folders=folders)
+    engine = Engine(library_root, options, opener, networks[:1] if options.warm else [])
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, engine.stop)

@@ -40,4 +40,5 @@ class EngineOptions(FlagOptions):
     log_format: str = "text"
     """`text` or `json` lines on standard error."""
     upscalers: str = "wsi_ml.sr.upscaler"
-    """Module with `open_upscaler` and `available_upscalers`; tests name their own."""
+    """Module with `open_upscaler` and `available_upscalers`, which take the library's folder of models too; tests name
+    their own."""
