@@ -136,9 +136,10 @@ def report(scans: list[tuple[str, Compared]], tiles: list[tuple[str, Compared]])
     both = [*scans, *tiles]
     parts = [
         f"{MEASURE} of a tile of 512 px as it is served ({SERVED_TEXT}) against the scan's pixels. Kept tiles: "
-        f"{KEPT_ENCODING}. Whole scans went through `ocular ingest --floor`; tiles of the slides that no network was "
-        "trained on (the last three) were compared one by one, without the neighbours a slide would give. The scans' "
-        "own pixels were compressed several times, so their noise is partly that of JPEG.",
+        f"{KEPT_ENCODING}. Whole scans (networks were trained on tiles of both) went through `ocular ingest --floor`; "
+        "tiles of the slides that no network was trained on (the last three) were compared one by one, without the "
+        "neighbours a slide would give. The scans' own pixels were compressed several times, so their noise is partly "
+        "that of JPEG.",
         "## Distribution over tiles with tissue",
         table([distribution_row(*each) for each in both]),
         "## Share of all tiles kept, and MB of them, by floor",

@@ -198,8 +198,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `script.run_script`."""
-    return script.run_script("classifier", Config, train, argv)
+    """Command line; see `loop.run_script`."""
+    return loop.run_script("classifier", Config, train, argv)
 
 
 if __name__ == "__main__":

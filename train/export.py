@@ -6,6 +6,7 @@ python -m train.export --run runs/sr-fast --commit $(git rev-parse HEAD) --outpu
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ from wsi_ml.models.sr_fast import SCALE, SrFastConfig
 from wsi_ml.slides.kernel import KERNEL
 from wsi_ml.sr import open_upscaler
 from wsi_ml.sr.scores import Upscale, lanczos, score
-from wsi_ml.sr.upscaler import UpscalerCard
+from wsi_ml.sr.upscaler import UpscalerCard, read_json
 
 NAME = "sr-fast"
 # Trained at 0.50-0.53 µm per stored pixel (x40 scans of 0.252-0.263); benchmarks/sr_quality.py measures the gain
 # at both ends of this range on resampled held-out tiles, where it still is about 1 dB or more on every slide.
 MPP_RANGE = (0.40, 0.62)
-MACHINE_KEYS = ("data", "run", "threads", "device", "log_every", "validate_every", "save_every")
+MACHINE_KEYS = ("data", "run", "start", "threads", "device", "log_every", "validate_every", "save_every")
 SCAN_LICENCES = {
     "set": "wsi-atlas-dev", "licence": "MIT, (c) 2022 Pathology Atlas",
     "credit": "Pathology Atlas, patolojiatlasi.com (S. Balci)",
@@ -49,7 +50,7 @@ def stages(run: Path) -> list[dict[str, Any]]:
         entry = json.loads(line)
         if entry.get("event") != "start":
             continue
-        now = {**entry["config"], "store_quality": entry["store_quality"], "ranks": entry["world"]}
+        now = {**entry["config"], "store": entry["store"], "ranks": entry["world"]}
         kept = {name: value for name, value in now.items() if name not in MACHINE_KEYS}
         found.append({
             "from_step": entry["step"],
@@ -57,6 +58,15 @@ def stages(run: Path) -> list[dict[str, Any]]:
         })  # fmt: skip
         before = kept
     return found
+
+
+def started_from(start: str, beside: Path) -> dict[str, Any]:
+    """Hash of the weights a run started from, and how those were trained where the card `beside` is theirs."""
+    if not start:
+        return {}
+    sha256 = hashlib.sha256(Path(start).read_bytes()).hexdigest()
+    known = read_json(beside) if beside.is_file() else {}
+    return {"started_from": sha256} | ({"before": known["training"]} if known.get("sha256") == sha256 else {})
 
 
 def make_card(config: Config, steps: int, training: dict[str, Any], sha256: str, parameters: int) -> UpscalerCard:
@@ -118,7 +128,7 @@ def export(run: Path, output: Path, commit: str) -> Path:
     weights = loop.part(tensors, "average")
     data, sha256 = checkpoint.weights_bytes(weights)
     model = build("sr-fast", channels=config.channels, layers=config.layers)
-    training = {"commit": commit, "stages": stages(run)}
+    training = {"commit": commit, **started_from(config.start, output / f"{NAME}.json"), "stages": stages(run)}
     card = make_card(config, steps, training, sha256, parameter_count(model)).to_json()
     output.mkdir(parents=True, exist_ok=True)
     loop.write_atomic(output / card["weights"], data)

@@ -61,11 +61,16 @@ def trained_by(run: Path) -> list[dict[str, Any]]:
 
 
 def width_words(network: dict[str, Any]) -> str:
-    """A sentence for a network that is not of the published size; empty for one that is."""
-    if all(network[name] == value for name, value in PUBLISHED.items()):
+    """A sentence for a network that is not the published one; empty for one that is."""
+    other = []
+    if any(network[name] != value for name, value in PUBLISHED.items()):
+        size = ", ".join(f"{network[name]} {name} of {value}" for name, value in PUBLISHED.items())
+        other.append(f"at reduced width ({size})")
+    if network.get("pixel_shuffle"):
+        other.append("with sub-pixel convolution in place of nearest neighbour in the decoder")
+    if not other:
         return ""
-    size = ", ".join(f"{network[name]} {name} of {value}" for name, value in PUBLISHED.items())
-    return f"The published network at reduced width ({size}): its figures say nothing about the published one. "
+    return f"The published network {' and '.join(other)}: its figures say nothing about the published one. "
 
 
 def upscaler_card(config: Config, network: dict[str, Any], sha256: str, training: dict[str, Any]) -> UpscalerCard:

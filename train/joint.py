@@ -52,7 +52,7 @@ class Config(SharedConfig):
     channels: int = key(PRESET_S, "channels of the shared features; 0: the start's, else the preset's")
     growth: int = key(PRESET_S, "channels each convolution of a dense block adds; 0: as above")
     blocks: int = key(PRESET_S, "residual-in-residual dense blocks; 0: as above")
-    pixel_shuffle: bool = key(False, "enlarge by sub-pixel convolution, not as published; as the start does in any case")
+    pixel_shuffle: bool = key(False, "enlarge by sub-pixel convolution, not as published; false: as the start")
     dropout: float = key(UNSET, "share of pooled features dropped before the last layer; -1: the preset's")
     smoothing: float = key(UNSET, "label smoothing; -1: the preset's")
     class_weight: float = key(1.0, "factor of the cross-entropy beside L1")
@@ -75,7 +75,12 @@ def open_sources(config: Config, stage: Stage, here: loop.Ranks) -> list[BatchSo
     pairs, labelled = shares(options.batch, config.labelled_share)
     return [
         script.open_source(first, dataclasses.replace(options, batch=pairs)),
-        script.open_source(second, dataclasses.replace(options, batch=labelled, side=config.labelled_side)),
+        script.open_source(
+            second,
+            dataclasses.replace(
+                options, batch=labelled, side=config.labelled_side, data=options.labelled_data or options.data
+            ),
+        ),
     ]
 
 
@@ -266,8 +271,8 @@ def settled(config: Config) -> Config:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `script.run_script`."""
-    return script.run_script("joint", Config, train, argv)
+    """Command line; see `loop.run_script`."""
+    return loop.run_script("joint", Config, train, argv)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,13 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from train import loop
-from train.config import arguments, key, read_config
+from train.config import key
 from train.presets import Stage, preset
 from wsi_ml.data.batch_dataset import batch_loader
 from wsi_ml.data.batches import BatchSource, FiniteSource
 from wsi_ml.data.sources import SourceOptions, open_source
 from wsi_ml.data.tissue import TEST_SLIDES
-from wsi_ml.errors import OcularError
 
 NETWORK_FILE = "network.json"
 VALIDATION_BATCH = 8
@@ -65,6 +63,10 @@ class SharedConfig:
     labelled_share: float = key(0.5, "source a+b: share of a batch that comes from b")
     coefficient: float = key(0.3, "regions by size: -1 prefers small ones, 0 all alike, 1 by area")
     intersection: float = key(0.7, "share of a labelled patch that must lie in its region")
+    labelled_data: str = key("", "source a+b: folder of b's data, where it is another than a's")
+    mpp: float = key(0.0, "µm/px of slides that state none; 0: such slides are refused")
+    blur: float = key(UNSET, "chance that the x20 patch is blurred; -1: the preset's, which is one half for the paper")
+    stain: bool = key(True, "atlas and tissue-weak: stains, sizes and light are varied, beyond what the preset says")
     scan_tiles: int = key(150, "source atlas: tissue tiles cut from each whole x40 scan, besides the ready tiles")
     batch: int = key(PRESET_S, "patches a step over all ranks and accumulated parts; 0: the preset's")
     accumulate: int = key(1, "parts a rank's share of a batch is computed in, where memory is short")
@@ -171,6 +173,8 @@ def with_steps(config: ConfigType, stage: Stage, epoch_steps: int) -> ConfigType
 
 def source_options(config: SharedConfig, stage: Stage, here: loop.Ranks, part: str) -> SourceOptions:
     """How a part of the data is read; the patches of one rank's part of a step are one batch."""
+    blur = stage.augmentation.blur if config.blur < 0 else config.blur
+    augmentation = dataclasses.replace(stage.augmentation, blur=blur)
     return SourceOptions(
         data=Path(config.data),
         batch=config.batch // (here.world * config.accumulate),
@@ -186,8 +190,11 @@ def source_options(config: SharedConfig, stage: Stage, here: loop.Ranks, part: s
         intersection=config.intersection,
         pairs=config.pairs,
         layer=config.layer,
+        labelled_data=Path(config.labelled_data) if config.labelled_data else None,
+        mpp=config.mpp or None,
+        stain=config.stain,
         scan_tiles=config.scan_tiles,
-        augmentation=stage.augmentation,
+        augmentation=augmentation,
     )
 
 
@@ -203,8 +210,12 @@ def open_validation(config: SharedConfig, stage: Stage, classes: tuple[str, ...]
     )  # fmt: skip
     options = source_options(whole, stage, loop.Ranks(0, 1, 0), "validation")
     # tissue-weak alone has a validation part without whole slides: other places of those trained on.
-    names = [name for name in config.source.split("+") if config.validation or name == "tissue-weak"]
-    return [open_source(name, options) for name in names]  # type: ignore[misc]
+    sources = []
+    for place, name in enumerate(config.source.split("+")):
+        beside = options.labelled_data if place and options.labelled_data else options.data
+        if config.validation or name == "tissue-weak":
+            sources.append(open_source(name, dataclasses.replace(options, data=beside)))
+    return sources  # type: ignore[return-value]
 
 
 def epoch_steps(config: SharedConfig, source: BatchSource, here: loop.Ranks, most: int | None = None) -> int:
@@ -285,21 +296,3 @@ def write_network(
         "row": config.row or architecture, "held_out": [*config.validation, *config.test],
     }  # fmt: skip
     loop.write_atomic(run.folder / NETWORK_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def run_script(
-    name: str,
-    config_class: type[ConfigType],
-    train: Callable[[ConfigType, bool, loop.Ranks], Any],
-    argv: list[str] | None,
-) -> int:
-    """Command line; 0 when the run ended, 2 with one sentence for a wrong configuration, missing data, a NaN loss."""
-    args = arguments(name, config_class, argv)
-    try:
-        config = read_config(config_class, args.config, args.set)
-        with loop.ranks() as here:
-            train(config, args.resume, here)
-    except (OcularError, FileNotFoundError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0

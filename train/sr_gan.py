@@ -39,7 +39,7 @@ from wsi_ml.models.losses import (
     relativistic_generator_loss,
     stage_one_loss,
 )
-from wsi_ml.models.rrdb import start_as_bilinear
+from wsi_ml.models.rrdb import RrdbNet, start_as_bilinear
 
 CONFIGS = Path(__file__).parent / "configs"
 GENERATORS = ("sr-gan-generator", "srresnet", "msrresnet", "esrgan", "rrdb-plain")
@@ -174,10 +174,14 @@ def start_networks(config: Config, recipe: Recipe, run: Run) -> Networks:
     return Networks(generator, optimizer, judge, perceptual)
 
 
-def _start(model: Any, file: str, name: str) -> None:
+def _start(model: nn.Module, file: str, name: str) -> None:
     if file in ("", "none"):
         return
     if file == "bilinear":
+        if not isinstance(model, RrdbNet):
+            raise BadRequestError(
+                f"{name}=bilinear is for networks of RRDB blocks, not for srresnet or a discriminator."
+            )
         start_as_bilinear(model)
         return
     if file == "realesrgan-x2plus":
@@ -328,8 +332,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `script.run_script`."""
-    return script.run_script("sr_gan", Config, train, argv)
+    """Command line; see `loop.run_script`."""
+    return loop.run_script("sr_gan", Config, train, argv)
 
 
 if __name__ == "__main__":

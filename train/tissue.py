@@ -23,10 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from train import loop
-from train.config import arguments, key, read_config
+from train.config import key
 from train.nuclei import as_input
 from wsi_ml.data.tissue import CODES, TEST_SLIDES, TissuePatch, TissueSampler, read_tissue_set, split_patches
-from wsi_ml.errors import OcularError
 from wsi_ml.metrics.classification import balanced_accuracy, confusion_matrix
 from wsi_ml.models import parameter_count
 from wsi_ml.models.tissue_cnn import TissueCnn, TissueCnnConfig
@@ -167,16 +166,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when the run ended, 2 with one sentence for a wrong configuration or missing data."""
-    args = arguments("tissue", Config, argv)
-    try:
-        config = read_config(Config, args.config, args.set)
-        with loop.ranks() as here:
-            train(config, args.resume, here)
-    except (OcularError, FileNotFoundError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    """Command line; see `loop.run_script`."""
+    return loop.run_script("tissue", Config, train, argv)
 
 
 if __name__ == "__main__":

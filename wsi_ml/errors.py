@@ -191,6 +191,8 @@ class TooLargeError(OcularError):
 class RegionTooSmallError(BadRequestError):
     """An annotated region is too small, or too thin, for a patch of the wanted side."""
 
+    code = "region_too_small"
+
 
 class LeaseLostError(OcularError):
     """A worker was silent for too long and its job was given to another; it may not publish."""

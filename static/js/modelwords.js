@@ -59,12 +59,12 @@ export function factRows(card, storedMpp) {
   ]);
 }
 
-/** `box2, JPEG quality 95 4:2:0`. @param {Record<string, any>} degradation */
+/** `stored pixels by box2, JPEG steps 5/7 4:4:4`; older cards have quality and subsampling. @param {Record<string, any>} degradation */
 function degradationText(degradation) {
-  const { kernel, encoding, jpeg_quality: quality, jpeg_subsampling: subsampling } = degradation;
+  const { kernel, jpeg: text, jpeg_quality: quality, jpeg_subsampling: subsampling } = degradation;
   const chroma = String(subsampling ?? "").split("").join(":");
-  const jpeg = encoding ?? (quality ? `JPEG quality ${quality} ${chroma}`.trim() : "");
-  return [kernel && `stored pixels by ${kernel}`, jpeg].filter(Boolean).join(", ");
+  const jpeg = text ?? (quality ? `quality ${quality} ${chroma}`.trim() : "");
+  return [kernel && `stored pixels by ${kernel}`, jpeg && `JPEG ${jpeg}`].filter(Boolean).join(", ");
 }
 
 /** The scores as one small table; null where the card states none. @param {ModelCard} card @returns {Table | null} */

@@ -11,7 +11,7 @@ export function defaultSource(sources) {
 }
 
 /** More networks than these share one button and a list: names side by side would not fit. */
-const MOST_BUTTONS = 3;
+const MOST_BUTTONS = matchMedia("(max-width: 48rem)").matches ? 1 : 3;
 
 export class SourceSwitch {
   /** @param {import("./stage.js").Stage} stage */

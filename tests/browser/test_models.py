@@ -12,7 +12,8 @@ from tests.versions import FakeNetwork
 NEAR = "#x=2200&y=1200&z=1&l=none"
 SCORES = [
     {"slide": "BS12", "tiles": 40, "bicubic": {"psnr": 32.432, "ssim": 0.954},
-     "lanczos": {"psnr": 32.818, "ssim": 0.957}, "sr-fake": {"psnr": 33.894, "ssim": 0.9645}, "gain": {"psnr": 1.462, "ssim": 0.0105}},
+     "lanczos": {"psnr": 32.818, "ssim": 0.957}, "sr-fake": {"psnr": 33.894, "ssim": 0.9645},
+     "gain": {"psnr": 1.462, "ssim": 0.0105}},
 ]  # fmt: skip
 SR_FAKE = {
     "format": 1, "name": "sr-fake", "kind": "sr", "scale": 2, "halo": 24, "multiple": 2, "mpp_range": [0.4, 0.62],
@@ -129,6 +130,16 @@ def test_many_networks_share_one_button_and_a_list_and_the_address_keeps_the_cho
     assert bar["height"] < 60 and tab.page.evaluate("document.documentElement.scrollWidth") == 1280
 
 
+def test_two_networks_share_a_list_on_a_narrow_screen(open_tab, site):
+    tab = open_tab(size=(420, 800))
+    api_json(tab, more_networks)
+    tab.view(site.liver, NEAR)
+    tab.page.get_by_label("Super-resolution model").select_option("own-0")
+    assert tab.settle().source == "own-0"
+    bar = tab.page.locator("#sources").bounding_box()
+    assert bar["x"] >= 0 and bar["x"] + bar["width"] <= 420
+
+
 def test_a_long_card_scrolls_inside_on_a_narrow_screen(open_tab, site):
     tab = open_tab(size=(420, 800))
     tab.page.route(
@@ -159,11 +170,11 @@ CASES = [
     ("trainingRows({training: {steps: 10, stages: [1], minutes: 61.2}})", [["Steps", "10"], ["Minutes", "61"]]),
     ("dataRows({data: [{set: 's', patches: 1200, labels: 'weak'}]})", [["s", "1,200 patches · labels: weak"]]),
     (
-        "factRows({kind: 'sr', scale: 2, mpp_range: [0.4, 0.6], sha256: 'ab', degradation: {encoding: 'JPEG'}}, 1)",
+        "factRows({kind: 'sr', scale: 2, mpp_range: [0.4, 0.6], sha256: 'ab', degradation: {jpeg: '5/7'}}, 1)",
         [
             ["Does", "super-resolution ×2"],
             ["Made for", "0.4–0.6 µm per stored pixel · this slide: 1, does not fit"],
-            ["Trained for", "JPEG"],
+            ["Trained for", "JPEG 5/7"],
             ["SHA-256", "ab"],
         ],
     ),

@@ -15,7 +15,9 @@ def drawn_picture(side, rng, label):
     """A ×40 picture of smooth blobs and sharp edges whose colour tells its class."""
     rows, columns = np.mgrid[:side, :side] / side
     waves = sum(
-        np.sin(2 * np.pi * (rng.uniform(1, side / 5) * rows * np.cos(a) + rng.uniform(1, side / 5) * columns * np.sin(a)))
+        np.sin(
+            2 * np.pi * (rng.uniform(1, side / 5) * rows * np.cos(a) + rng.uniform(1, side / 5) * columns * np.sin(a))
+        )
         for a in rng.uniform(0, np.pi, 3)
     )
     edges = ((rows * rng.uniform(2, 6) + columns * rng.uniform(2, 6)) % 1.0 > 0.5) * 60.0

@@ -33,7 +33,9 @@ def test_a_run_learns_and_says_what_it_is(drawn, quick, tmp_path, name):
     model = build(name, **network["config"])
     model.load_state_dict(loop.part(tensors, "average"))
     fresh, _ = classifier.start_model(
-        classifier.Config(preset="tiny", architecture=name), network["config"], Run(run, HERE, torch.device("cpu"), False)
+        classifier.Config(preset="tiny", architecture=name),
+        network["config"],
+        Run(run, HERE, torch.device("cpu"), False),
     )
     moved = {
         key.partition(".")[0]
@@ -124,7 +126,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(drawn, quick, tmp
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
-    [("architecture=vit", "vit"), ("picture=both", "both"), ("normalise=maybe", "maybe"), ("source=pairs", "no classes"),
+    [("architecture=vit", "vit"), ("picture=both", "both"), ("normalise=maybe", "maybe"),
+     ("source=pairs", "no classes"),
      ("start=/nowhere/r50.safetensors", "r50.safetensors"), ("start=/nowhere/r50.pth", "train.convert")],
 )  # fmt: skip
 def test_a_wrong_setting_ends_with_one_sentence_naming_it(drawn, quick, tmp_path, capsys, wrong, word):

@@ -21,7 +21,7 @@ def trained(drawn, settings, tmp_path):
     drawn["drawn"] = lambda options: DrawnPatches(options.batch, options.side, options.seed, classes=classes)
     more = [*settings, f"--set=data={tmp_path / 'data'}", "--set=test=skin", "--set=validation=lung", "--set=steps=2"]
     more += ["--set=channels=8", "--set=growth=4"]
-    assert sr_gan.main([*more, f"--set=run={tmp_path / 'gan'}"]) == 0
+    assert sr_gan.main([*more, "--set=pixel_shuffle=true", f"--set=run={tmp_path / 'gan'}"]) == 0
     start = [f"--set=start_run={tmp_path / 'gan'}", "--set=validation_side=32"]
     assert joint.main([*more, *start, f"--set=run={tmp_path / 'joint'}"]) == 0
     return tmp_path
@@ -34,12 +34,20 @@ def test_both_cards_open_and_run_and_name_one_file(trained, monkeypatch):
     assert export_joint.main(arguments) == 0
     enlarging = json.loads((output / "sr-joint.json").read_text())
     telling = json.loads((output / "tissue-joint.json").read_text())
-    assert enlarging["sha256"] == telling["sha256"] and enlarging["weights"] == telling["weights"] == "sr-joint.safetensors"
-    assert sorted(file.name for file in output.iterdir()) == ["sr-joint.json", "sr-joint.safetensors", "tissue-joint.json"]
+    assert (
+        enlarging["sha256"] == telling["sha256"]
+        and enlarging["weights"] == telling["weights"] == "sr-joint.safetensors"
+    )
+    assert sorted(file.name for file in output.iterdir()) == [
+        "sr-joint.json",
+        "sr-joint.safetensors",
+        "tissue-joint.json",
+    ]
 
     upscaler = open_upscaler(output / "sr-joint.json")
     card = upscaler.card
     assert (card.kind, card.multiple, card.config["channels"]) == ("sr", 2, 8) and card.halo % 8 == 0
+    assert card.config["pixel_shuffle"] is True and "sub-pixel convolution" in card.notes
     assert card.training["halo"]["halo_recommended"] == card.halo and card.training["commit"] == "abc"
     assert [row["slide"] for row in card.scores] == ["skin"] and "sr-joint" in card.scores[0]
     assert "reduced width (8 channels of 64, 4 growth of 32, 1 blocks of 15)" in card.notes
@@ -70,4 +78,6 @@ def test_only_runs_of_the_joint_script_are_exported(trained, capsys):
 
 
 def test_the_full_width_is_not_called_reduced():
-    assert export_joint.width_words(export_joint.PUBLISHED) == ""
+    assert export_joint.width_words({**export_joint.PUBLISHED, "pixel_shuffle": False}) == ""
+    other = export_joint.width_words({**export_joint.PUBLISHED, "pixel_shuffle": True})
+    assert other.startswith("The published network with sub-pixel convolution") and "reduced" not in other
