@@ -28,10 +28,10 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from train import loop
-from train.config import arguments, key, read_config
+from train.config import key
 from wsi_ml.data.augment import AugmentConfig
 from wsi_ml.data.pairs import Compression, PairSampler, PatchConfig, load_slides, slide_pairs
-from wsi_ml.errors import ModelUnavailableError, OcularError
+from wsi_ml.errors import ModelUnavailableError
 from wsi_ml.models import parameter_count
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
 from wsi_ml.sr.bicubic import BicubicUpscaler
@@ -279,15 +279,7 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when the run ended, 2 with one sentence for a wrong configuration or missing data."""
-    args = arguments("sr_fast", Config, argv)
-    try:
-        config = read_config(Config, args.config, args.set)
-        with loop.ranks() as here:
-            train(config, args.resume, here)
-    except (OcularError, FileNotFoundError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return loop.run_script("sr_fast", Config, train, argv)
 
 
 if __name__ == "__main__":
