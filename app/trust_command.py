@@ -16,6 +16,9 @@ NOTES = {
     "scan": "Compared with the scan, tile by tile.",
     "stored": "No scan at hand: shows self-consistency only, not truth.",
     "both": "Compared with the scan where it is known; elsewhere self-consistency only, not truth.",
+    "estimated": "No scan at hand: estimated from how much fine detail lies there, not compared with a scan.",
+    "both-estimated": "Compared with the scan where it is known; elsewhere estimated from how much fine detail lies "
+    "there.",
 }
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from train import loop
-from train.script import Run, SharedConfig, parts_of_steps
-from wsi_ml.data.batches import BatchSource
+from train.script import Run, RunConfig, parts_of_steps
+from wsi_ml.data.batches import RowSource
 
 
 class Course:
@@ -26,7 +26,7 @@ class Course:
     A context; `steps` gives the batches, and after each step the loop calls `note` once, then `saves`.
     """
 
-    def __init__(self, config: SharedConfig, run: Run, start: int, flops: int, facts: dict[str, Any]):
+    def __init__(self, config: RunConfig, run: Run, start: int, flops: int, facts: dict[str, Any]):
         self.config, self.run, self.start = config, run, start
         self.gflop = round(flops / 1e9, 2)
         """Billions of operations of a rank's part of a step."""
@@ -53,7 +53,7 @@ class Course:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._open.close()
 
-    def steps(self, *sources: BatchSource) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
+    def steps(self, *sources: RowSource) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
         """Each step (0-based) and this rank's parts of its batch; random numbers of the step are set first."""
         parts_of = parts_of_steps(self.config, sources, self.start, self.run.here, self.run.device)
         for step, parts in enumerate(parts_of, self.start):
@@ -91,11 +91,11 @@ class Course:
         self.journal.add(self.done, **values)
         self.last |= values
 
-    def show(self, picture: np.ndarray | None) -> None:
-        """Keep a validation picture (bicubic, network, scan side by side), if there is one."""
+    def show(self, picture: np.ndarray | None, words: str = "bicubic, network, scan") -> None:
+        """Keep a validation picture, whose parts side by side are those that `words` name, if there is one."""
         if picture is not None:
             Image.fromarray(picture).save(self.run.folder / "pictures" / f"{self.done:06d}.png")
-            self.journal.picture(self.done, "bicubic, network, scan", picture)
+            self.journal.picture(self.done, words, picture)
 
     def save(
         self, model: nn.Module, average: loop.Average, optimizer: torch.optim.Optimizer,

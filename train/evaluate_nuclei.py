@@ -24,7 +24,8 @@ from wsi_ml.data.nuclei_batches import resize_labels
 from wsi_ml.inference.card import PredictorCard
 from wsi_ml.inference.predictor import Predictor
 from wsi_ml.inference.watershed import InstanceSettings, find_objects
-from wsi_ml.metrics.segmentation import Detection, Pairs, aggregated_jaccard, dice, match
+from wsi_ml.metrics.label_maps import label_pairs
+from wsi_ml.metrics.segmentation import Detection, aggregated_jaccard, dice, match
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
 from wsi_ml.slides.kernel import halve_pixels
 
@@ -97,12 +98,8 @@ def tell(predictor: Predictor, rgb: np.ndarray) -> np.ndarray:
 
 def agreement(truth: np.ndarray, told: np.ndarray) -> dict[str, float]:
     """Scores of a label map against the truth's; a score without denominator is 1 where nothing was missed."""
-    truth_areas, told_areas = (np.bincount(labels.ravel())[1:].astype(float) for labels in (truth, told))
+    pairs, truth_areas, told_areas = label_pairs(truth, told)
     both = (truth > 0) & (told > 0)
-    wide = len(told_areas) + 1
-    codes, shared = np.unique(truth[both].astype(np.int64) * wide + told[both], return_counts=True)
-    one, two = codes // wide - 1, codes % wide - 1
-    pairs = Pairs.sorted(one, two, shared.astype(float), truth_areas[one] + told_areas[two] - shared)
     matched = match(pairs)
     truth_count, told_count = int((truth_areas > 0).sum()), int((told_areas > 0).sum())
     found = Detection(

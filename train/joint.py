@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -25,11 +24,11 @@ from train import loop, script
 from train.config import key
 from train.course import Course
 from train.presets import Preset, Stage, preset
-from train.script import PRESET_S, UNSET, Run, SharedConfig, as_rgb, on_device
+from train.script import PRESET_S, UNSET, Run, SharedConfig, as_rgb, on_device, read_network
 from train.watching import Watcher, averaged
 from wsi_ml.data.batches import NO_CLASS, BatchSource
 from wsi_ml.data.mixed_batches import shares
-from wsi_ml.errors import BadRequestError, ModelUnavailableError
+from wsi_ml.errors import BadRequestError
 from wsi_ml.models import build, parameter_count
 from wsi_ml.models.foreign import LoadReport, copy_partial, load_partial
 from wsi_ml.models.sr_joint import Mode, SrJoint, SrJointConfig
@@ -98,16 +97,6 @@ def network_of(config: Config, chosen: Preset, classes: int) -> dict[str, Any]:
         shape |= {name: value for name, value in read_network(Path(config.start_run)).items() if name in SHAPE_KEYS}
     shape |= {name: getattr(config, name) for name in SHAPE_KEYS if getattr(config, name)}
     return {**shape, "classes": classes, "dropout": config.dropout}
-
-
-def read_network(folder: Path) -> dict[str, Any]:
-    """Arguments of the network of a run; raises ModelUnavailableError when the folder holds no run."""
-    try:
-        return json.loads((folder / script.NETWORK_FILE).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelUnavailableError(
-            f"{folder.name} is no run to start from: its {script.NETWORK_FILE} cannot be read."
-        ) from error
 
 
 def start_model(config: Config, network: dict[str, Any], run: Run) -> tuple[SrJoint, str]:

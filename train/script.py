@@ -22,9 +22,10 @@ from train import loop
 from train.config import key
 from train.presets import Stage, preset
 from wsi_ml.data.batch_dataset import batch_loader
-from wsi_ml.data.batches import BatchSource, FiniteSource
+from wsi_ml.data.batches import BatchSource, FiniteSource, RowSource
 from wsi_ml.data.sources import SourceOptions, open_source
 from wsi_ml.data.tissue import TEST_SLIDES
+from wsi_ml.errors import ModelUnavailableError
 
 NETWORK_FILE = "network.json"
 VALIDATION_BATCH = 8
@@ -38,15 +39,56 @@ UNSET = -1.0
 
 
 @dataclass(frozen=True)
-class SharedConfig:
-    """Keys of every script; the meanings are printed by `--help`."""
+class RunConfig:
+    """Keys that say how a run goes on, whatever it learns; the meanings are printed by `--help`."""
+
+    run: str = key("", "folder of this run: state, journal, pictures, TensorBoard")
+    validation: tuple[str, ...] = key((), "slides or pictures for watching the run, not trained on")
+    test: tuple[str, ...] = key((), "slides or pictures held out for the final scores, never read here")
+    batch: int = key(PRESET_S, "patches a step over all ranks and accumulated parts; 0: the preset's")
+    accumulate: int = key(1, "parts a rank's share of a batch is computed in, where memory is short")
+    steps: int = key(PRESET_S, "optimizer steps of the whole run; 0: epochs times the steps of an epoch")
+    warm_up: int = key(-1, "steps of linear warm-up; -1: the preset's epochs")
+    rate: float = key(0.0, "top learning rate of Adam; 0: the preset's")
+    rate_end: float = key(UNSET, "last learning rate of the cosine; -1: the preset's")
+    clip: float = key(0.0, "largest norm of the gradient; 0: it is not cut")
+    average: float = key(
+        UNSET, "decay of the moving average of the weights, which is validated and shipped; 0: none; -1: the preset's"
+    )
+    seed: int = key(80, "seed of weights, batches and augmentation")
+    precision: str = key("auto", "auto (bf16 where the preset wants it and the machine has it), bf16 or fp32")
+    device: str = key("auto", "auto (GPU when there is one), cpu, cuda")
+    threads: int = key(2, "CPU threads for the network")
+    workers: int = key(0, "processes that make batches; 0: a thread of this one")
+    compile: bool = key(False, "compile the network before the first step (GPU)")
+    peak_tflops: float = key(0.0, "the machine's peak in TFLOP/s, for the journal's mfu; 0: not told, no mfu")
+    row: str = key("", "row of the paper's tables that this run stands for; empty: the architecture")
+    log_every: int = key(50, "steps between lines of the journal")
+    validate_every: int = key(1000, "steps between validations")
+    save_every: int = key(500, "steps between saved states")
+
+    def __post_init__(self) -> None:
+        if set(self.test) & set(self.validation):
+            raise ValueError("a slide is in both test and validation")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision {self.precision!r} is not auto, bf16 or fp32")
+        if min(self.accumulate, self.log_every, self.validate_every, self.save_every) < 1:
+            raise ValueError("accumulate and intervals are at least 1")
+        if min(self.batch, self.steps, self.workers) < 0:
+            raise ValueError("batch, steps and workers are not negative")
+        if self.average >= 1.0:
+            raise ValueError(f"average {self.average} is not below 1")
+
+
+@dataclass(frozen=True)
+class SharedConfig(RunConfig):
+    """Keys of the scripts that train on patches with ×40 pictures or classes."""
 
     preset: str = key(
         "paper", "settings that the keys below do not name: paper, authors-code or tiny (minutes on a CPU)"
     )
     source: str = key("atlas", "what is trained on: atlas, tissue-weak, msu, library, slides, or two joined by +")
     data: str = key("../shared/data", "folder of the data; for library the library, for msu and slides the slides")
-    run: str = key("", "folder of this run: state, journal, pictures, TensorBoard")
     validation: tuple[str, ...] = key(
         (), "slides for watching the run, not trained on; none named: those of docs/training.md for atlas"
     )
@@ -68,44 +110,16 @@ class SharedConfig:
     blur: float = key(UNSET, "chance that the x20 patch is blurred; -1: the preset's, which is one half for the paper")
     stain: bool = key(True, "atlas and tissue-weak: stains, sizes and light are varied, beyond what the preset says")
     scan_tiles: int = key(150, "source atlas: tissue tiles cut from each whole x40 scan, besides the ready tiles")
-    batch: int = key(PRESET_S, "patches a step over all ranks and accumulated parts; 0: the preset's")
-    accumulate: int = key(1, "parts a rank's share of a batch is computed in, where memory is short")
     side: int = key(PRESET_S, "side of a patch in stored pixels; 0: the preset's")
-    steps: int = key(PRESET_S, "optimizer steps of the whole run; 0: epochs times the steps of an epoch")
     epochs: int = key(PRESET_S, "epochs, where steps are not told; 0: the preset's")
-    warm_up: int = key(-1, "steps of linear warm-up; -1: the preset's epochs")
-    rate: float = key(0.0, "top learning rate of Adam; 0: the preset's")
-    rate_end: float = key(UNSET, "last learning rate of the cosine; -1: the preset's")
-    clip: float = key(0.0, "largest norm of the gradient; 0: it is not cut")
-    average: float = key(
-        UNSET, "decay of the moving average of the weights, which is validated and shipped; 0: none; -1: the preset's"
-    )
-    seed: int = key(80, "seed of weights, batches and augmentation")
-    precision: str = key("auto", "auto (bf16 where the preset wants it and the machine has it), bf16 or fp32")
-    device: str = key("auto", "auto (GPU when there is one), cpu, cuda")
-    threads: int = key(2, "CPU threads for the network")
-    workers: int = key(0, "processes that make batches; 0: a thread of this one")
-    compile: bool = key(False, "compile the network before the first step (GPU)")
-    peak_tflops: float = key(0.0, "the machine's peak in TFLOP/s, for the journal's mfu; 0: not told, no mfu")
-    row: str = key("", "row of the paper's tables that this run stands for; empty: the architecture")
-    log_every: int = key(50, "steps between lines of the journal")
-    validate_every: int = key(1000, "steps between validations")
     validation_batches: int = key(8, "batches of 8 patches of each validation source that are looked at")
     validation_side: int = key(224, "side of these patches in stored pixels")
-    save_every: int = key(500, "steps between saved states")
 
     def __post_init__(self) -> None:
         preset(self.preset)
-        if set(self.test) & set(self.validation):
-            raise ValueError("a slide is in both test and validation")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision {self.precision!r} is not auto, bf16 or fp32")
-        if min(self.accumulate, self.log_every, self.validate_every, self.save_every) < 1:
-            raise ValueError("accumulate and intervals are at least 1")
-        if min(self.batch, self.side, self.steps, self.epochs, self.workers) < 0:
-            raise ValueError("batch, side, steps, epochs and workers are not negative")
-        if self.average >= 1.0:
-            raise ValueError(f"average {self.average} is not below 1")
+        super().__post_init__()
+        if min(self.side, self.epochs) < 0:
+            raise ValueError("side and epochs are not negative")
 
 
 ConfigType = TypeVar("ConfigType", bound=SharedConfig)
@@ -125,7 +139,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def open_run(config: SharedConfig, stage: Stage, here: loop.Ranks) -> Run:
+def open_run(config: RunConfig, stage: Stage, here: loop.Ranks) -> Run:
     """Make the folder, choose device and precision, set threads."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
@@ -218,14 +232,14 @@ def open_validation(config: SharedConfig, stage: Stage, classes: tuple[str, ...]
     return sources  # type: ignore[return-value]
 
 
-def epoch_steps(config: SharedConfig, source: BatchSource, here: loop.Ranks, most: int | None = None) -> int:
+def epoch_steps(config: RunConfig, source: RowSource, here: loop.Ranks, most: int | None = None) -> int:
     """Steps of an epoch: the source's batches go to all ranks and parts of a step."""
     steps = max(1, len(source) // (here.world * config.accumulate))
     return steps if most is None else min(steps, most)
 
 
 def parts_of_steps(
-    config: SharedConfig, sources: Sequence[BatchSource], start: int, here: loop.Ranks, device: torch.device
+    config: RunConfig, sources: Sequence[RowSource], start: int, here: loop.Ranks, device: torch.device
 ) -> Iterator[list[dict[str, Tensor]]]:
     """For every step from `start` on, this rank's `accumulate` batches of each source on the device, read ahead."""
     turns = here.world * config.accumulate
@@ -284,7 +298,7 @@ def resumed(
 
 
 def write_network(
-    run: Run, config: SharedConfig, script: str, architecture: str, network: dict[str, Any], classes: tuple[str, ...],
+    run: Run, config: RunConfig, script: str, architecture: str, network: dict[str, Any], classes: tuple[str, ...],
     normalise: str = "", picture: str = "stored",
 ) -> None:  # fmt: skip
     """What `train.evaluate` and the exports must know to rebuild and judge the network of a run."""
@@ -296,3 +310,13 @@ def write_network(
         "row": config.row or architecture, "held_out": [*config.validation, *config.test],
     }  # fmt: skip
     loop.write_atomic(run.folder / NETWORK_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_network(folder: Path) -> dict[str, Any]:
+    """Arguments of the network of a run; raises ModelUnavailableError when the folder holds no run."""
+    try:
+        return json.loads((folder / NETWORK_FILE).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailableError(
+            f"{folder.name} is no run to start from: its {NETWORK_FILE} cannot be read."
+        ) from error

@@ -23,8 +23,8 @@ import { durationText, regionText } from "./layerfacts.js";
  * @property {string | null} finished
  */
 /** @typedef {{name: string, kind: string, classes: {name: string, color: string | null}[], mpp: number,
- *   mpp_range: [number, number], sha256: string, background?: string[], trust?: {upscaler: string}}} Model trust: of the
- *   trust map of an upscaler */
+ *   mpp_range: [number, number], sha256: string, background?: string[],
+ *   trust?: {upscaler: string, compared: string}}} Model trust: of the trust map of an upscaler */
 
 /** Side of the largest region that is computed at once, beside the slides: base-plane pixels. */
 export const QUICK_SIDE = 8192;
@@ -101,7 +101,10 @@ export function endText(job, mpp, count) {
 
 /** @param {Model} model */
 export function modelText(model) {
-  if (model.trust) return `where ${model.trust.upscaler} can be believed: against the scan, or against the stored pixels`;
+  if (model.trust) {
+    const other = model.trust.compared === "estimated" ? "estimated from its fine detail" : "against the stored pixels";
+    return `where ${model.trust.upscaler} can be believed: against the scan, or ${other}`;
+  }
   const background = new Set(model.background ?? []);
   const classes = model.classes.map((each) => each.name).filter((name) => !background.has(name));
   return [KINDS[model.kind] ?? model.kind, listText(classes, 6)].filter(Boolean).join(": ");

@@ -4,14 +4,20 @@ import { checkbox } from "./controls.js";
 import { make } from "./dom.js";
 
 /** @typedef {import("./api.js").Layer} Layer */
-/** @typedef {{upscaler: string, upscaler_sha256: string, compared: "scan" | "stored" | "both", measure: string,
- *   score: string, floor: number | null, bands: {name: string, limits: string, words: string}[]}} Trust */
+/** @typedef {{upscaler: string, upscaler_sha256: string, compared: keyof typeof NOTES, measure: string,
+ *   score: string, floor: number | null, bands: {name: string, limits: string, words: string}[], held_out?: HeldOut[]}}
+ *   Trust */
+/** @typedef {{slide: string, part: string, off: number, correlation: number}} HeldOut How an estimate did on a slide
+ *   that it was not fitted on: mean distance from the truth in grey levels, rank correlation with it */
 
 const NOTES = {
   scan: "Compared with the scan, tile by tile.",
   stored: "No scan at hand: shows self-consistency only, not truth.",
   both: "Compared with the scan where it is known; elsewhere self-consistency only, not truth.",
+  estimated: "No scan at hand: estimated from how much fine detail lies there, not compared with a scan.",
+  "both-estimated": "Compared with the scan where it is known; elsewhere estimated from how much fine detail lies there.",
 };
+const UNIT = "1 grey level is 1/255 of the way from black to white.";
 
 /** What a trust map says of itself; null for any other layer. @param {Layer} layer @returns {Trust | null} */
 export function trustOf(layer) {
@@ -21,6 +27,20 @@ export function trustOf(layer) {
 /** In one sentence, what the map rests on. @param {Trust} told */
 export function trustNote({ compared }) {
   return NOTES[compared] ?? NOTES.stored;
+}
+
+/** How well estimates held where the scan was known; empty without an estimate. @param {Trust} told */
+export function trustProof({ compared, held_out: slides = [] }) {
+  if (!compared.endsWith("estimated") || !slides.length) return "";
+  const span = (/** @type {number[]} */ values) => {
+    const [low, high] = [Math.min(...values).toFixed(2), Math.max(...values).toFixed(2)];
+    return low === high ? low : `${low} to ${high}`;
+  };
+  const off = span(slides.map((slide) => slide.off));
+  const order = span(slides.map((slide) => slide.correlation));
+  const many = slides.length === 1 ? "On 1 slide" : `On ${slides.length} slides`;
+  return `${many} that it was not fitted on the estimate was off by ${off} grey levels in the mean, and put places in
+    order with rank correlation ${order} (1 would be perfect, 0 useless).`.replace(/\s+/g, " ");
 }
 
 /** Bands that the slide has, the most trusted first, with their share of the mapped area.
@@ -46,11 +66,14 @@ export class TrustLegend {
     this.overlay = overlay;
     this.layer = layer;
     this.rows = bandShares(layer, told).map((band) => this.row(band));
-    const measure = `Measured: ${told.measure}.`;
+    const proof = trustProof(told);
+    const measured = [`Measured: ${told.measure}.`, ...(proof ? [proof] : [])].map((text) => make("p", { text }));
+    const unit = told.compared === "scan" ? [] : [make("p", { class: "quiet", text: UNIT })];
     this.root = make("div", { class: "trust" }, [
       make("p", { class: `trust-note ${told.compared === "scan" ? "" : "self-only"}`, role: "note", text: trustNote(told) }),
       make("ul", { class: "trust-bands", "aria-label": `What the colours of ${layer.name} mean` }, this.rows.map((row) => row.root)),
-      make("details", { class: "quiet" }, [make("summary", { text: "How it was measured" }), make("p", { text: measure })]),
+      ...unit,
+      make("details", { class: "quiet" }, [make("summary", { text: "How it was measured" }), ...measured]),
     ]);
   }
 

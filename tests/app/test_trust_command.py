@@ -33,12 +33,12 @@ def test_a_layer_is_made_and_its_shares_are_told(run, library):
     layer = LayerStore(library.root).layer(facts["layer"]["id"])
     assert (code, layer.name, layer.kind) == (0, "trust-sr-fast", "prediction")
     assert sum(facts["shares"].values()) == pytest.approx(1)
-    assert next(iter(facts["shares"])) == "Consistent with itself"
+    assert next(iter(facts["shares"])) == "Little difference expected"
     code, text, _ = run("trust", "spots")
     head, note, *bands = text.splitlines()
     assert (code, head) == (0, f"{layer.id}  trust-sr-fast")
-    assert note == "No scan at hand: shows self-consistency only, not truth."
-    assert len(bands) == 3 and all("grey levels" in band for band in bands)
+    assert note == "No scan at hand: estimated from how much fine detail lies there, not compared with a scan."
+    assert len(bands) == 4 and all("grey levels" in band for band in bands)
 
 
 def test_an_upscaler_that_is_not_there_is_named(run):

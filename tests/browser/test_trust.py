@@ -12,7 +12,7 @@ from wsi_ml.formats.feature import Feature
 from wsi_ml.inference.predictor import find_card
 from wsi_ml.layers.layer import NewLayer
 from wsi_ml.layers.store import LayerStore
-from wsi_ml.sr.trust import CYCLE_BANDS, FIDELITY_BANDS, Band
+from wsi_ml.sr.trust import CYCLE_BANDS, ESTIMATED_BANDS, FIDELITY_BANDS, Band
 
 WHOLE = "#x=1200&y=800&z=0.4&s=stored"
 
@@ -60,7 +60,8 @@ def test_the_legend_says_what_was_compared_and_what_each_colour_means(panel_tab,
     assert section.get_by_label("Score ≥").count() == 0
     tab.page.get_by_text("How it was measured").click()
     assert tab.page.get_by_text("structural similarity (SSIM").count() == 0
-    assert tab.page.get_by_text("Measured: cycle error").is_visible()
+    assert tab.page.get_by_text("Measured: mean difference to be expected").is_visible()
+    assert tab.page.get_by_text("1 grey level is").count() == 0, "no band is in grey levels"
 
 
 def test_a_map_without_a_scan_says_that_it_is_not_truth(panel_tab, panel_site, slide):
@@ -69,6 +70,43 @@ def test_a_map_without_a_scan_says_that_it_is_not_truth(panel_tab, panel_site, s
     assert tab.page.get_by_role("note").inner_text() == "No scan at hand: shows self-consistency only, not truth."
     shares = [row.split("\n")[1] for row in legend(tab).get_by_role("listitem").all_inner_texts()]
     assert shares == ["99.9 %", "< 0.1 %"], "nothing is rounded to all or to nothing"
+
+
+def test_an_estimate_says_that_it_is_one_and_how_it_held(panel_tab, panel_site, slide):
+    publish(panel_site, slide, "estimated", ESTIMATED_BANDS, [0.4, 0.4, 0.15, 0.05])
+    tab = panel_tab.view(slide, WHOLE).press("l")
+    note = "No scan at hand: estimated from how much fine detail lies there, not compared with a scan."
+    assert tab.page.get_by_role("note").inner_text() == note
+    assert tab.page.get_by_text("1 grey level is 1/255 of the way from black to white.", exact=True).is_visible()
+    rows = legend(tab).get_by_role("listitem").all_inner_texts()
+    assert [row.split("\n")[:2] for row in rows] == [
+        ["Little difference expected", "40 %"], ["Some difference expected", "40 %"],
+        ["More difference expected", "15 %"], ["Contradicts the stored pixels", "5 %"],
+    ]  # fmt: skip
+    assert "estimated 2.5 to 3.5 grey levels" in rows[1]
+    tab.page.get_by_text("How it was measured").click()
+    assert tab.page.get_by_text("On 5 slides that it was not fitted on the estimate was off by").is_visible()
+
+
+def test_how_an_estimate_held_in_words(panel_tab, panel_site, slide):
+    tab = panel_tab.view(slide, WHOLE)
+    slides = [{"off": 0.12, "correlation": 0.91}, {"off": 0.434, "correlation": 0.88}]
+    texts = tab.module(
+        "trust",
+        "return a.map((told) => m.trustProof(told))",
+        {"compared": "both-estimated", "held_out": slides},
+        {"compared": "estimated", "held_out": slides[:1]},
+        {"compared": "estimated"},
+        {"compared": "stored", "held_out": slides},
+    )
+    ending = "(1 would be perfect, 0 useless)."
+    assert texts == [
+        "On 2 slides that it was not fitted on the estimate was off by 0.12 to 0.43 grey levels in the mean, and put "
+        f"places in order with rank correlation 0.88 to 0.91 {ending}",
+        "On 1 slide that it was not fitted on the estimate was off by 0.12 grey levels in the mean, and put places in "
+        f"order with rank correlation 0.91 {ending}",
+        "", "",
+    ]  # fmt: skip
 
 
 def test_a_band_switched_off_is_gone_from_the_pixels(panel_tab, panel_site, slide):

@@ -1,4 +1,4 @@
-"""Trust maps: cycle error where no scan is known, fidelity to the scan where it is, to polygons that add up."""
+"""Trust maps: fidelity where the scan is known, else estimate or cycle error, to polygons that add up."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from wsi_ml.layers.store import LayerStore
 from wsi_ml.slides.kept import FidelityGrid, KeptIdentity
 from wsi_ml.slides.kept_writer import KeptWriter, Outcome
 from wsi_ml.slides.library import utc_now
-from wsi_ml.sr.trust import CYCLE_BANDS, FIDELITY_BANDS
+from wsi_ml.sr.calibration import calibration_from_knots, detail_picture
+from wsi_ml.sr.cycle import cell_means
+from wsi_ml.sr.trust import CYCLE_BANDS, ESTIMATED_BANDS, FIDELITY_BANDS
 from wsi_ml.sr.upscaler import WEIGHTS_FOLDER, bicubic_card
 
 MODEL = "trust-sr-fast"
 AGREES, NEAR, CONTRADICTS = (band.name for band in CYCLE_BANDS)
+ESTIMATED = [band.name for band in ESTIMATED_BANDS]
 MATCHES, SMALL, DIFFERS, KEPT = (band.name for band in FIDELITY_BANDS)
 HALO = 8
 
@@ -32,8 +35,9 @@ HALO = 8
 class Repeating:
     """An upscaler that repeats pixels, and so is consistent, but adds `wrong` grey levels where the picture is red."""
 
-    def __init__(self, wrong: int = 0):
-        self.card = replace(bicubic_card(), name="fake", kind="sr", halo=HALO)
+    def __init__(self, wrong: int = 0, knots=()):
+        card = replace(bicubic_card(), name="fake", kind="sr", halo=HALO)
+        self.card = replace(card, trust={"sha256": card.sha256, "knots": list(knots)} if knots else {})
         self.wrong = wrong
         self.shapes: list[tuple[int, ...]] = []
 
@@ -131,23 +135,62 @@ def test_cycle_error_stands_in_where_the_scan_is_not_known():
     assert (bands == expected).all()
 
 
+def test_where_no_scan_is_known_cells_are_banded_by_their_estimate():
+    rng = np.random.default_rng(2)
+    picture = np.full((600, 600, 3), 120, np.uint8)
+    picture[:, 160:320] = rng.integers(110, 131, (600, 160, 3))
+    picture[:, 320:] = rng.integers(90, 151, (600, 280, 3))
+    picture[64:96, 128:160] = (220, 10, 10)
+    knots = [[0, 0], [100, 10]]
+    predictor = predictor_for(Repeating(wrong=30, knots=knots), Size(600, 600))
+    window, place = window_at(picture, 0, 0, predictor.card)
+    maps = predictor.at(window[None], [place])[0]
+    assert maps.shape == (4, 16, 16) and predictor.card.about["trust"]["compared"] == "estimated"
+    estimated = calibration_from_knots(knots)(cell_means(detail_picture(picture)[:512, :512], 32))
+    band = np.where(estimated <= 2.5, 0, np.where(estimated <= 3.5, 1, 2))
+    band[2, 4] = 3
+    assert (maps.argmax(0) == band).all() and set(np.unique(band)) >= {0, 2, 3}
+    assert maps[3, 2, 4] == 1, "30 grey levels off: the lowest score"
+    others = np.delete(maps.max(0).ravel(), 2 * 16 + 4)
+    assert (others == np.clip(np.rint(255 - 10 * np.delete(estimated.ravel(), 2 * 16 + 4)), 1, 255)).all()
+
+
+def test_cells_of_neighbouring_windows_see_the_same_detail():
+    picture = np.random.default_rng(3).integers(100, 140, (600, 1100, 3), dtype=np.uint8)
+    predictor = predictor_for(Repeating(knots=[[0, 0], [100, 10]]), Size(1100, 600))
+    windows, places = zip(*(window_at(picture, x, 0, predictor.card) for x in (0, 512)), strict=True)
+    maps = predictor.at(np.stack(windows), list(places)).max(1)
+    estimated = calibration_from_knots([[0, 0], [100, 10]])(cell_means(detail_picture(picture), 32))
+    assert (np.hstack([*maps]) == np.rint(255 - 10 * estimated[:16, :32])).all()
+
+
+def test_another_calibration_makes_another_map():
+    digests = {
+        trust_card(Repeating(knots=knots).card).digest for knots in ((), [[0, 0], [9, 9]], [[0, 0], [9, 8]])
+    }  # fmt: skip
+    assert len(digests) == 3
+
+
 def test_every_upscaler_has_a_trust_map(library):
     assert MODEL in [card.name for card in available_predictors()]
     card, file = find_card(MODEL)
     assert file.name == "sr-fast.json"
-    assert card.drawn == tuple(sorted([AGREES, NEAR, CONTRADICTS]))
-    assert card.about["trust"]["compared"] == "stored"
+    assert card.drawn == tuple(sorted(ESTIMATED))
+    assert card.about["trust"]["compared"] == "estimated"
+    assert {row["part"] for row in card.about["trust"]["held_out"]} == {"validation", "test"}
     assert open_predictor(MODEL).card == card
 
 
 def test_an_upscaler_of_the_librarys_users_has_one_too(tmp_path):
     value = json.loads((WEIGHTS_FOLDER / "sr-fast.json").read_text()) | {"name": "own", "weights": "own.safetensors"}
+    value["trust"]["sha256"] = "00" * 32
     (tmp_path / "own.json").write_text(json.dumps(value))
     (tmp_path / "broken.json").write_text("{")
     assert "trust-own" not in [card.name for card in available_predictors([tmp_path])], "there are no weights yet"
     shutil.copy(WEIGHTS_FOLDER / "sr-fast.safetensors", tmp_path / "own.safetensors")
     assert "trust-own" in [card.name for card in available_predictors([tmp_path])]
     predictor = open_predictor("trust-own", folders=[tmp_path])
+    assert predictor.card.drawn == tuple(sorted([AGREES, NEAR, CONTRADICTS])), "calibrated for other weights"
     assert predictor.upscaler.card.name == "own" and predictor.numbers.startswith("cpu ")
 
 
@@ -162,8 +205,8 @@ def test_a_slide_becomes_a_layer_that_covers_tissue_and_glass(library, slide_id)
     assert layer.kind == "prediction" and layer.provenance["model"] == MODEL
     assert layer.provenance["model_sha256"] == find_card(MODEL)[0].sha256
     told = layer.provenance["trust"]
-    assert (told["upscaler"], told["compared"], told["floor"]) == ("sr-fast", "stored", None)
-    assert [band["name"] for band in told["bands"]] == [AGREES, NEAR, CONTRADICTS]
+    assert (told["upscaler"], told["compared"], told["floor"]) == ("sr-fast", "estimated", None)
+    assert [band["name"] for band in told["bands"]] == ESTIMATED
     assert predict(library.root, PredictRequest(slide_id, MODEL)).id == layer.id
 
 

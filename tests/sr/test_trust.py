@@ -26,6 +26,15 @@ def test_cycle_error_is_banded_by_its_mean_and_its_largest_pixel():
     assert score.tolist() == [[255, 240, 239, 225, 224, 250, 250, 1]]
 
 
+def test_an_estimate_is_banded_by_its_limits_and_a_contradiction_is_a_fault_whatever_it_says():
+    estimated = np.array([[0.5, 2.5, 2.6, 3.5, 3.6, 0.5, 9.0]], np.float32)
+    mean = np.array([[0.0, 3.0, 0.0, 0.0, 0.0, 3.1, 1.0]], np.float32)
+    most = np.array([[0, 24, 0, 0, 0, 9, 25]], np.uint8)
+    band, score = trust.estimated_bands(estimated, CycleCells(mean, most))
+    assert band.tolist() == [[0, 0, 1, 1, 2, trust.CONTRADICTS_BAND, trust.CONTRADICTS_BAND]]
+    assert score.tolist() == [[250, 230, 229, 220, 219, 224, 245]]
+
+
 def test_fidelity_is_banded_by_ssim_and_by_what_is_kept():
     band, score = trust.fidelity_bands(grid_of([[1, 0.95, 0.949, 0.9, 0.89, -0.2]], [[0, 0, 0, 0, 1, 0]]))
     assert band.tolist() == [[MATCH, MATCH, SMALL, SMALL, KEPT, DIFFERS]]
@@ -52,16 +61,18 @@ def test_one_hot_puts_each_score_into_its_band():
 
 
 @pytest.mark.parametrize(
-    ("grid", "compared", "count"),
+    ("grid", "calibrated", "compared", "count"),
     [
-        (None, "stored", 3),
-        (grid_of([[0.9, 0.99]]), "scan", 3),
-        (grid_of([[0.8, 0.99]], [[1, 0]]), "scan", 4),
-        (grid_of([[np.nan, 0.99]]), "both", 6),
+        (None, False, "stored", 3),
+        (None, True, "estimated", 4),
+        (grid_of([[0.9, 0.99]]), True, "scan", 3),
+        (grid_of([[0.8, 0.99]], [[1, 0]]), False, "scan", 4),
+        (grid_of([[np.nan, 0.99]]), False, "both", 6),
+        (grid_of([[np.nan, 0.8]], [[0, 1]]), True, "both-estimated", 8),
     ],
 )
-def test_a_map_has_only_the_bands_that_can_occur(grid, compared, count):
-    bands = trust.bands_for(grid)
-    assert (trust.compared_with(grid), len(bands)) == (compared, count)
+def test_a_map_has_only_the_bands_that_can_occur(grid, calibrated, compared, count):
+    bands = trust.bands_for(grid, calibrated)
+    assert (trust.compared_with(grid, calibrated), len(bands)) == (compared, count)
     assert len({band.name for band in bands}) == len({band.color for band in bands}) == count
     assert all(band.words.endswith(".") and band.limits for band in bands)

@@ -169,7 +169,7 @@ def test_unknown_names_are_refused(name):
 
 def test_the_shipped_card_says_what_a_caller_must_know():
     card = read_card(WEIGHTS_FOLDER / "sr-fast.json")
-    assert (card.kind, card.scale, card.halo, card.multiple) == ("sr", 2, 8, 1)
+    assert (card.kind, card.scale, card.halo, card.multiple) == ("sr", 2, 10, 1)
     assert card.mpp_range[0] < 0.5 < card.mpp_range[1]
     assert 100_000 <= card.parameters <= 300_000
     assert "kernel" in card.degradation and {"jpeg", "jpeg_quality"} & set(card.degradation)

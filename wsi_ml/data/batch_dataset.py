@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsi_ml.data.batches import BatchSource
+from wsi_ml.data.batches import RowSource
 
 
 class BatchDataset(Dataset[dict[str, Tensor]]):
-    """Map-style: item `index` is batch `index` as tensors under the names of `PatchBatch`.
+    """Map-style: item `index` is batch `index` as tensors under the names of the batch's arrays.
 
-    `stored` and `base` stay uint8 N×H×W×3: a quarter of the bytes to hand over, and the accelerator converts faster.
+    Pictures stay uint8 N×H×W×3: a quarter of the bytes to hand over, and the accelerator converts faster.
     """
 
-    def __init__(self, source: BatchSource):
+    def __init__(self, source: RowSource):
         self.source = source
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ class BatchDataset(Dataset[dict[str, Tensor]]):
 
 
 def batch_loader(
-    source: BatchSource, indexes: range, workers: int = 0, *, pin: bool = False, ahead: int = 2
+    source: RowSource, indexes: range, workers: int = 0, *, pin: bool = False, ahead: int = 2
 ) -> DataLoader[dict[str, Tensor]]:
     """Batches `indexes` in order, made in `workers` processes (0: in this one), each `ahead` batches ahead.
 

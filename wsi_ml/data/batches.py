@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,26 @@ class PatchBatch(NamedTuple):
     """bool N."""
     labels: np.ndarray
     """int64 N: place in the source's `classes`, −1 for a patch without a class."""
+
+
+class Rows(Protocol):
+    """A batch of any kind: a named tuple of arrays whose first axis is the rows."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """The arrays by name."""
+        ...
+
+
+class RowSource(Protocol):
+    """Batches of any kind by number: batch `index` depends on the source's seed and on `index` alone."""
+
+    def batch(self, index: int) -> Rows:
+        """Batch `index`, the same at every call, in every process."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
 
 
 class BatchSource(Protocol):

@@ -102,6 +102,8 @@ def weight_map(labels: np.ndarray, side: int) -> np.ndarray:
         rows, columns = (slice(max(0, part.start - NEAR), part.stop + NEAR) for part in box)
         beyond = (inside[rows, columns] != number).astype(np.uint8)
         away = cv2.distanceTransform(beyond, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Its last bit changes from call to call; squares of distances are whole numbers, so this is exact.
+        away = np.sqrt(np.rint(away**2))
         second[rows, columns] = np.minimum(second[rows, columns], np.maximum(first[rows, columns], away))
         first[rows, columns] = np.minimum(first[rows, columns], away)
     weights = 1.0 + WEIGHT * np.exp(-(((first + second) / side) ** 2) / 2)

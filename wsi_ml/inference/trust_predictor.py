@@ -14,9 +14,9 @@ from wsi_ml.geometry import Region, Size, clip
 from wsi_ml.inference.card import PredictorCard, PredictorClass
 from wsi_ml.slides.kept import FidelityGrid
 from wsi_ml.slides.library import Library
-from wsi_ml.sr.cycle import CELL, cycle_cells
+from wsi_ml.sr.calibration import Calibration, calibration_from_knots, calibration_of, detail_picture
+from wsi_ml.sr.cycle import CELL, cell_means, cycle_cells
 from wsi_ml.sr.trust import (
-    CYCLE_BANDS,
     FULL,
     TRUST_REVISION,
     Band,
@@ -24,9 +24,11 @@ from wsi_ml.sr.trust import (
     cells_of_tiles,
     compared_with,
     cycle_bands,
+    estimated_bands,
     fidelity_bands,
     names,
     one_hot,
+    unknown_bands,
 )
 from wsi_ml.sr.upscaler import Upscaler, UpscalerCard, available_upscalers, find_upscaler, open_upscaler
 
@@ -41,14 +43,25 @@ MEASURES = {
     "at ×40 with the scan",
     "stored": "cycle error: synthesised pixels made smaller again by the store’s kernel, less the stored pixels, in "
     "grey levels of 255, in cells of 32 × 32 stored pixels",
+    "estimated": "mean difference to be expected between synthesised pixels and a scan, estimated in cells of 32 × 32 "
+    "stored pixels from how much fine detail (mean absolute Laplacian) lies there, by a table fitted on other slides "
+    "whose scan is known; one grey level is 1/255 of the way from black to white. Besides, synthesised pixels are made "
+    "smaller again and compared with the stored ones (cycle error)",
 }
 MEASURES["both"] = f"{MEASURES['scan']}; where the scan is not known, {MEASURES['stored']}"
-SCORES = "of a feature: mean SSIM; without a scan 1 less mean cycle error ÷ 25.5 grey levels"
+MEASURES["both-estimated"] = f"{MEASURES['scan']}; where the scan is not known, {MEASURES['estimated']}"
+SCORES = {
+    "stored": "of a feature: mean SSIM; without a scan 1 less mean cycle error ÷ 25.5 grey levels",
+    "estimated": "of a feature: mean SSIM; without a scan 1 less mean estimated difference ÷ 25.5 grey levels (where "
+    "the stored pixels are contradicted, mean cycle error)",
+}
 
 
 def trust_card(upscaler: UpscalerCard) -> PredictorCard:
     """Card of the trust map of an upscaler, on a slide whose scan is not known."""
     low, high = upscaler.mpp_range
+    calibration = calibration_of(upscaler.trust, upscaler.sha256)
+    knots = None if calibration is None else [list(knot) for knot in calibration.knots]
     card = PredictorCard(
         name=PREFIX + upscaler.name,
         kind="dense",
@@ -63,25 +76,34 @@ def trust_card(upscaler: UpscalerCard) -> PredictorCard:
         postprocess={"simplify_px": 0.0},
         about={
             "task": TASK, "tissue": "all", "multiple": CELL, "parameters": upscaler.parameters,
-            "licence": upscaler.licence,
+            "licence": upscaler.licence, "config": {"revision": TRUST_REVISION, "knots": knots},
+            TASK: {"held_out": upscaler.trust.get("held_out", []) if knots else []},
         },
     )  # fmt: skip
     return _banded(card, None)
 
 
+def _calibration(card: PredictorCard) -> Calibration | None:
+    """The calibration that a trust map's card was made with."""
+    knots = card.about["config"]["knots"]
+    return None if knots is None else calibration_from_knots(knots)
+
+
 def _banded(card: PredictorCard, grid: FidelityGrid | None) -> PredictorCard:
     """A trust map's card with the bands that can occur, and with what decides them."""
-    bands, compared = bands_for(grid), compared_with(grid)
+    calibrated = _calibration(card) is not None
+    bands, compared = bands_for(grid, calibrated), compared_with(grid, calibrated)
     told = {
+        **card.about[TASK],
         "upscaler": card.name.removeprefix(PREFIX),
         "upscaler_sha256": card.sha256,
         "compared": compared,
         "measure": MEASURES[compared],
-        "score": SCORES,
+        "score": SCORES["estimated" if calibrated else "stored"],
         "floor": None if grid is None else grid.floor,
         "bands": [{"name": band.name, "limits": band.limits, "words": band.words} for band in bands],
     }
-    config = {"revision": TRUST_REVISION, "fidelity": None if grid is None else _digest(grid)}
+    config = {**card.about["config"], "fidelity": None if grid is None else _digest(grid)}
     classes = tuple(PredictorClass(band.name, band.color) for band in bands)
     about = {**card.about, "config": config, TASK: told}
     return replace(card, classes=classes, channels=names(bands), about=about)
@@ -150,14 +172,17 @@ class TrustPredictor:
         self.numbers = _numbers(upscaler)
         self._threads = threads
         self._threads_each = 1
-        self._bands: tuple[Band, ...] = bands_for(None)
+        # Of the card and not of the upscaler: a kept upscaler may be older than the calibration in its file.
+        self._calibration = _calibration(card)
+        self._bands: tuple[Band, ...] = bands_for(None, self._calibration is not None)
         self._size: Size | None = None
         self._known: tuple[FidelityGrid, np.ndarray, np.ndarray] | None = None
 
     def fitted(self, card: PredictorCard, stored_size: Size, grid: FidelityGrid | None) -> TrustPredictor:
         """The predictor for one slide, with the card that `fitted` gave for it."""
         predictor = TrustPredictor(self.upscaler, card, self._threads)
-        predictor._bands, predictor._size = bands_for(grid), stored_size
+        predictor._bands = bands_for(grid, predictor._calibration is not None)
+        predictor._size = stored_size
         predictor._known = None if grid is None else (grid, *fidelity_bands(grid))
         return predictor
 
@@ -182,7 +207,7 @@ class TrustPredictor:
         """As the call, for windows at their places in the stored plane, halo included; see `Placed`."""
         cells = [self._fidelity(_core(place, self.card.halo)) for place in stored_windows]
         unknown = [number for number, (_, score) in enumerate(cells) if not score.all()]
-        for number, (band, score) in zip(unknown, self._cycle(windows, stored_windows, unknown), strict=True):
+        for number, (band, score) in zip(unknown, self._synthesised(windows, stored_windows, unknown), strict=True):
             known_band, known_score = cells[number]
             is_known = known_score > 0
             cells[number] = np.where(is_known, known_band, band), np.where(is_known, known_score, score)
@@ -202,10 +227,10 @@ class TrustPredictor:
         score[rows[:, None] | cols[None]] = FULL
         return band, score
 
-    def _cycle(
+    def _synthesised(
         self, windows: np.ndarray, places: Sequence[Region], chosen: Sequence[int]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(band, score) of the cells of the chosen windows by their cycle error."""
+        """(band, score) of the cells of the chosen windows, where no scan is known."""
         inside = [self._inside(places[number]) for number in chosen]
         pixels = [
             windows[number][part.y : part.y_end, part.x : part.x_end]
@@ -226,8 +251,14 @@ class TrustPredictor:
         halo, core = self.card.halo, self.card.core
         x, y = max(halo - part.x, 0), max(halo - part.y, 0)
         x_end, y_end = min(halo + core - part.x, part.width), min(halo + core - part.y, part.height)
-        band, score = cycle_bands(cycle_cells(pixels[y:y_end, x:x_end], made[2 * y : 2 * y_end, 2 * x : 2 * x_end]))
-        first = len(self._bands) - len(CYCLE_BANDS)
+        cycle = cycle_cells(pixels[y:y_end, x:x_end], made[2 * y : 2 * y_end, 2 * x : 2 * x_end])
+        if self._calibration is None:
+            band, score = cycle_bands(cycle)
+        else:
+            # The detail of the halo too, so that cells of neighbouring windows see the same pixels.
+            detail = cell_means(detail_picture(pixels)[y:y_end, x:x_end], CELL)
+            band, score = estimated_bands(self._calibration(detail), cycle)
+        first = len(self._bands) - len(unknown_bands(self._calibration is not None))
         side = self.card.map_side
         missing = ((0, side - band.shape[0]), (0, side - band.shape[1]))
         return np.pad(band + np.uint8(first), missing, mode="edge"), np.pad(score, missing, mode="edge")

@@ -6,7 +6,7 @@ over 255, no ImageNet normalisation). Sides are multiples of 16.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,13 +17,11 @@ from wsi_ml.errors import BadRequestError
 from wsi_ml.models.resnet import start_convolutions
 
 BLOCKS = (3, 4, 6, 3)
-WIDTHS = (64, 128, 256, 512)
-MAPPED = 256
-"""Channels of the deepest features as the decoders take them."""
-HEAD = 96
+"""Residual blocks of ResNet-34's four stages."""
+WIDTH = 64
+"""Channels of its finest features; those of the stages are 1, 2, 4 and 8 times as many."""
 PATCH_CELLS = 9
 """Side of the middle of the deepest features that tells a patch's class: 144 px."""
-PATCH_HIDDEN = 256
 PATCH_DROPOUT = 0.3
 PATCH = "patch"
 STRIDE = 16
@@ -39,12 +37,18 @@ class CerberusConfig:
     """Output channels of each dense task's decoder: 3 for background, interior, contour; 2 without contour."""
     patch_classes: int = 9
     """Classes of a patch; 0 for a network without this head."""
+    width: int = WIDTH
+    """Channels of the finest features; fewer than 64 are ours, for small machines."""
+    blocks: tuple[int, ...] = BLOCKS
+    """Residual blocks of the four stages."""
 
     def __post_init__(self) -> None:
         if PATCH in self.tasks or any(not name.isidentifier() or count < 2 for name, count in self.tasks.items()):
             raise BadRequestError(f"cerberus takes tasks as plain names with 2 channels or more, not {self.tasks}.")
         if not self.tasks and not self.patch_classes:
             raise BadRequestError("cerberus needs at least one task.")
+        if self.width < 2 or self.width % 2 or len(self.blocks) != len(BLOCKS) or min(self.blocks) < 1:
+            raise BadRequestError("cerberus takes an even width and at least one block in each of four stages.")
 
 
 class BasicBlock(nn.Module):
@@ -71,20 +75,21 @@ class BasicBlock(nn.Module):
 class Encoder(nn.Module):
     """ResNet-34 whose first convolution keeps the size: five levels of features, from full size to 1/16."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH, counts: Sequence[int] = BLOCKS):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 1, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        stages, channels = [], WIDTHS[0]
-        for number, (width, count) in enumerate(zip(WIDTHS, BLOCKS, strict=True)):
-            blocks = [BasicBlock(channels, width, 1 if number == 0 else 2)]
-            blocks += [BasicBlock(width, width, 1) for _ in range(1, count)]
+        self.conv1 = nn.Conv2d(3, width, 7, 1, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        stages, channels = [], width
+        for number, count in enumerate(counts):
+            out = width << number
+            blocks = [BasicBlock(channels, out, 1 if number == 0 else 2)]
+            blocks += [BasicBlock(out, out, 1) for _ in range(1, count)]
             stages.append(nn.Sequential(*blocks))
-            channels = width
+            channels = out
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """N×3×H×W → 64 × H, 64 × H/2, 128 × H/4, 256 × H/8, 512 × H/16."""
+        """N×3×H×W → 64 × H, 64 × H/2, 128 × H/4, 256 × H/8, 512 × H/16; of another width in proportion."""
         features = [functional.relu(self.bn1(self.conv1(rgb)), inplace=True)]
         below = functional.max_pool2d(features[0], 3, 2, 1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -96,14 +101,15 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """From the deepest features back to full size, adding the encoder's level by level; then a head of two 1×1."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, width: int = WIDTH):
         super().__init__()
         self.steps = nn.ModuleList(
             nn.Sequential(*_convolved(wide, wide), *_convolved(wide, out))
-            for wide, out in ((256, 128), (128, 64), (64, 64), (64, 64))
+            for wide, out in ((4 * width, 2 * width), (2 * width, width), (width, width), (width, width))
         )
+        head = width * 3 // 2
         self.head = nn.Sequential(
-            nn.Conv2d(64, HEAD, 1), nn.BatchNorm2d(HEAD), nn.ReLU(inplace=True), nn.Conv2d(HEAD, channels, 1)
+            nn.Conv2d(width, head, 1), nn.BatchNorm2d(head), nn.ReLU(inplace=True), nn.Conv2d(head, channels, 1)
         )
 
     def forward(self, mapped: Tensor, levels: list[Tensor]) -> Tensor:
@@ -121,19 +127,21 @@ class Cerberus(nn.Module):
     def __init__(self, config: CerberusConfig | None = None):
         super().__init__()
         self.config = config or CerberusConfig()
-        self.encoder = Encoder()
-        self.conv_map = nn.Conv2d(WIDTHS[-1], MAPPED, 1, bias=False)
-        self.decoders = nn.ModuleDict({name: Decoder(count) for name, count in self.config.tasks.items()})
+        width = self.config.width
+        deepest, mapped = 8 * width, 4 * width
+        self.encoder = Encoder(width, self.config.blocks)
+        self.conv_map = nn.Conv2d(deepest, mapped, 1, bias=False)
+        self.decoders = nn.ModuleDict({name: Decoder(count, width) for name, count in self.config.tasks.items()})
         self.patch: nn.Sequential | None = None
         if self.config.patch_classes:
             self.patch = nn.Sequential(
-                nn.BatchNorm2d(WIDTHS[-1]),
+                nn.BatchNorm2d(deepest),
                 nn.ReLU(inplace=True),
                 nn.Dropout(PATCH_DROPOUT),
-                nn.Conv2d(WIDTHS[-1], PATCH_HIDDEN, 1),
-                nn.BatchNorm2d(PATCH_HIDDEN),
+                nn.Conv2d(deepest, mapped, 1),
+                nn.BatchNorm2d(mapped),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(PATCH_HIDDEN, self.config.patch_classes, 1),
+                nn.Conv2d(mapped, self.config.patch_classes, 1),
             )
         start_convolutions(self)
 

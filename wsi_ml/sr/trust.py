@@ -1,8 +1,10 @@
-"""Where super-resolution can be believed: fidelity to the scan, or else cycle error, in bands with words for people.
+"""Where super-resolution can be believed: fidelity to the scan, or else an estimate, in bands with words for people.
 
-Fidelity is measured on tiles of 512 base-plane pixels as they are served, cycle error on cells of 32 stored pixels.
-Limits are chosen from measurements (docs/trust.md): the JPEG of the store alone puts a pixel of tissue off by 1.6 to
-1.8 grey levels in the mean, and by more than 12 next to nowhere, so less than that is no disagreement.
+Fidelity is measured on tiles of 512 base-plane pixels as they are served. Where no scan is known, cells of 32 stored
+pixels are banded by their estimated difference from a scan, and those whose cycle error is beyond its limit form a
+band of their own; an upscaler without calibration is banded by its cycle error alone. Limits of cycle error are chosen
+from measurements (docs/trust.md): the JPEG of the store alone puts a pixel of tissue off by 1.6 to 1.8 grey levels in
+the mean, and by more than 12 next to nowhere, so less than that is no disagreement.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from wsi_ml.geometry import Region
 from wsi_ml.slides.kept import FidelityGrid
 from wsi_ml.sr.cycle import CELL, CycleCells
 
-TRUST_REVISION = 1
+TRUST_REVISION = 2
 """Part of every trust map's key: raised when limits, cells or measures change."""
 FULL = 255
 GREY_STEPS = 10
-"""A score byte falls by so many for each grey level of mean cycle error."""
+"""A score byte falls by so many for each grey level of estimated difference or mean cycle error."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ MATCHES, SMALL = 0.95, 0.90
 """Least SSIM of a tile that matches the scan, and of one with small differences from it."""
 AGREES, NEAR = (1.5, 12), (3.0, 24)
 """Most cycle error in grey levels (mean of a cell, single pixel) of a cell that agrees, and of one that nearly does."""
+LITTLE, SOME = 2.5, 3.5
+"""Most estimated difference in grey levels of a cell of little and of some difference. One grey level apart: nine of
+ten cells lie within ±0.3 of their estimate on the test slides, ±0.7 on the worst other one; narrower bands would feign
+precision."""
 
 FIDELITY_BANDS = (
     Band(
@@ -73,22 +79,66 @@ CYCLE_BANDS = (
         "The picture shows something else than what was stored. Look at the stored pixels.",
     ),
 )  # fmt: skip
-KEPT_BAND = 3
+ESTIMATED_BANDS = (
+    Band(
+        "Little difference expected", "#44aa99", f"estimated ≤ {LITTLE:g} grey levels",
+        "Little fine detail lies here, so little of it can be synthesised wrongly.",
+    ),
+    Band(
+        "Some difference expected", "#ddcc77", f"estimated {LITTLE:g} to {SOME:g} grey levels",
+        "As much fine detail as in most tissue; the finest texture may not be that of the glass.",
+    ),
+    Band(
+        "More difference expected", "#cc6677", f"estimated > {SOME:g} grey levels",
+        "Much fine detail lies here, and its finest part is likely to differ. Look at the stored pixels.",
+    ),
+    Band(
+        "Contradicts the stored pixels", "#882255",
+        f"made smaller again: mean > {NEAR[0]:g} or a pixel > {NEAR[1]} grey levels off",
+        "A fault, whatever the estimate says: the picture shows something else than what was stored.",
+    ),
+)  # fmt: skip
+KEPT_BAND, CONTRADICTS_BAND = 3, 3
 
 
-def bands_for(grid: FidelityGrid | None) -> tuple[Band, ...]:
+def unknown_bands(calibrated: bool) -> tuple[Band, ...]:
+    """The bands of places whose scan is not known, for an upscaler with or without a calibration."""
+    return ESTIMATED_BANDS if calibrated else CYCLE_BANDS
+
+
+def bands_for(grid: FidelityGrid | None, calibrated: bool) -> tuple[Band, ...]:
     """The bands that can occur on a slide whose fidelity to the scan is `grid` (None: the scan is not known)."""
+    unknown = unknown_bands(calibrated)
     if grid is None:
-        return CYCLE_BANDS
+        return unknown
     fidelity = FIDELITY_BANDS if bool(grid.kept.any()) else FIDELITY_BANDS[:KEPT_BAND]
-    return fidelity + CYCLE_BANDS if bool(np.isnan(grid.values).any()) else fidelity
+    return fidelity + unknown if bool(np.isnan(grid.values).any()) else fidelity
 
 
-def compared_with(grid: FidelityGrid | None) -> str:
-    """`scan`, `stored`, or `both`: what the bands of a slide come from."""
+def compared_with(grid: FidelityGrid | None, calibrated: bool) -> str:
+    """What the bands of a slide come from: `scan`; `estimated` or `stored` (pixels); or the scan and one of these,
+    `both-estimated` or `both`.
+    """
     if grid is None:
-        return "stored"
-    return "both" if bool(np.isnan(grid.values).any()) else "scan"
+        return "estimated" if calibrated else "stored"
+    if not bool(np.isnan(grid.values).any()):
+        return "scan"
+    return "both-estimated" if calibrated else "both"
+
+
+def estimated_bands(estimated: np.ndarray, cells: CycleCells) -> tuple[np.ndarray, np.ndarray]:
+    """(index into ESTIMATED_BANDS, score byte 1…255) of each cell, of its estimated difference and its cycle error.
+
+    The score is 255 less 10 a grey level of estimated difference; of mean cycle error, where a cell contradicts.
+    """
+    band = np.where(estimated <= LITTLE, 0, np.where(estimated <= SOME, 1, 2)).astype(np.uint8)
+    contradicts = cycle_bands(cells)[0] == len(CYCLE_BANDS) - 1
+    band[contradicts] = CONTRADICTS_BAND
+    return band, _score(np.where(contradicts, cells.mean, estimated))
+
+
+def _score(grey_levels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(FULL - GREY_STEPS * grey_levels), 1, FULL).astype(np.uint8)
 
 
 def cycle_bands(cells: CycleCells) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +146,7 @@ def cycle_bands(cells: CycleCells) -> tuple[np.ndarray, np.ndarray]:
     band = np.full(cells.mean.shape, 2, np.uint8)
     band[(cells.mean <= NEAR[0]) & (cells.most <= NEAR[1])] = 1
     band[(cells.mean <= AGREES[0]) & (cells.most <= AGREES[1])] = 0
-    return band, np.clip(np.rint(FULL - GREY_STEPS * cells.mean), 1, FULL).astype(np.uint8)
+    return band, _score(cells.mean)
 
 
 def fidelity_bands(grid: FidelityGrid) -> tuple[np.ndarray, np.ndarray]:

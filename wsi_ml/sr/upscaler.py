@@ -14,6 +14,7 @@ import numpy as np
 
 from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 from wsi_ml.sr import bicubic
+from wsi_ml.sr.calibration import calibration_of
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "models" / "weights"
 CARD_FORMAT = 1
@@ -59,6 +60,9 @@ class UpscalerCard:
     """Scores per held-out slide, with those of bicubic on the same pixels."""
     training: dict[str, Any] = field(default_factory=dict)
     """Commit, configuration and steps of the training."""
+    trust: dict[str, Any] = field(default_factory=dict)
+    """What `train/calibrate_trust.py` fitted: knots from detail to estimated difference, the `sha256` of the weights
+    they hold for, and how they did on held-out slides; empty without. Weights and addresses do not depend on it."""
     licence: str = "MIT"
     notes: str = ""
     format: int = CARD_FORMAT
@@ -154,8 +158,12 @@ def _fault(card: UpscalerCard) -> str:
         (_SHA256.fullmatch(card.sha256), "sha256 is not 64 hex digits"),
         (card.weights and Path(card.weights).name == card.weights, "weights is not a file's plain name"),
         (isinstance(card.config, dict), "config is not an object"),
+        (isinstance(card.trust, dict), "trust is not an object"),
     )
-    return next((text for holds, text in checks if not holds), "")
+    fault = next((text for holds, text in checks if not holds), "")
+    if not fault:
+        calibration_of(card.trust, card.sha256)
+    return fault
 
 
 def read_card(file: Path) -> UpscalerCard:
