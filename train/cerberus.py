@@ -55,13 +55,14 @@ class Preset:
     rate: float = 1e-3
     sampler: str = "paper"
     weights: str = "paper"
+    average: float = 0.0
 
 
 PRESETS = {
     "paper": Preset(),
-    # 140 epochs of their 24,024 samples a pass stand here as steps; see docs/training.md.
+    # Their 140 epochs are not converted to steps; see docs/training.md.
     "authors-code": Preset(batch=12, drop_after=75_000, sampler="authors", weights="authors"),
-    "tiny": Preset(4, 96, 48, 8, (1, 1, 1, 1), 300, 240, 3e-3),
+    "tiny": Preset(4, 96, 48, 8, (1, 1, 1, 1), 300, 240, 3e-3, average=0.98),
 }
 
 
@@ -115,7 +116,7 @@ def settled(config: Config, here: loop.Ranks) -> Config:
         patch_side=config.patch_side or chosen.patch_side,
         rate=config.rate or chosen.rate,
         drop_after=config.drop_after or steps * chosen.drop_after // chosen.steps,
-        average=0.0 if config.average == UNSET else config.average,
+        average=chosen.average if config.average == UNSET else config.average,
         warm_up=max(0, config.warm_up),
         sampler=config.sampler or chosen.sampler,
         task_weights=config.task_weights or chosen.weights,
@@ -170,8 +171,24 @@ def freeze_all_but(model: Cerberus, tasks: Sequence[str]) -> None:
     """Leave only the heads of `tasks` to learn; all else keeps its numbers, batch norm's averages included."""
     model.eval().requires_grad_(False)
     for task in tasks:
-        head = model.get_submodule(PATCH if task == PATCH else f"decoders.{task}")
-        head.train().requires_grad_(True)
+        head_of(model, task).train().requires_grad_(True)
+
+
+def head_of(model: nn.Module, task: str) -> nn.Module:
+    """The part of the network that one task has for itself."""
+    return model.get_submodule(PATCH if task == PATCH else f"decoders.{task}")
+
+
+def leave_unlearnt(model: nn.Module, absent: Sequence[str], dense: bool) -> None:
+    """Take the gradients from the heads of tasks that no row of the step knows, so that Adam leaves them alone.
+
+    The mean over several ranks has given them zeros, by which Adam's momentum would go on. `dense`: whether a dense
+    task is known, else the layer before the decoders rests as well.
+    """
+    resting = [head_of(model, task) for task in absent]
+    for part in resting if dense else [*resting, model.get_submodule("conv_map")]:
+        for parameter in part.parameters():
+            parameter.grad = None
 
 
 class TaskRows(NamedTuple):
@@ -243,6 +260,7 @@ def task_step(
         (total * run.here.world).backward()
     loop.mean_gradients(model, run.here)
     names = list(sums)
+    leave_unlearnt(model, [task for task in config.tasks if task not in sums], any(name != PATCH for name in names))
     losses = dict(zip(names, loop.total_over_ranks([sums[name] for name in names], run.here, run.device), strict=True))
     whole = sum(factors.get(task, 1.0) * loss for task, loss in losses.items())
     return {**{f"loss/{task}": loss for task, loss in losses.items()}, "total": whole}

@@ -48,6 +48,7 @@ from wsi_ml.metrics.label_maps import (
     type_scores,
     typed_detections,
 )
+from wsi_ml.metrics.precision_recall import average_precision
 from wsi_ml.models.cerberus import Cerberus, CerberusConfig
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
 
@@ -115,7 +116,7 @@ def stored(rgb: np.ndarray) -> np.ndarray:
     return decode_jpeg(encode_jpeg(rgb))
 
 
-def test_sets(data_root: Path, tasks: Sequence[str]) -> Iterator[tuple[str, str, str, list[TaskPicture]]]:
+def held_out_sets(data_root: Path, tasks: Sequence[str]) -> Iterator[tuple[str, str, str, list[TaskPicture]]]:
     """(task, set, kind of truth, pictures) for each instance task; research pictures where they are there."""
     if "nuclei" in tasks:
         for name, names in CLUSTERS.items():
@@ -128,7 +129,10 @@ def test_sets(data_root: Path, tasks: Sequence[str]) -> Iterator[tuple[str, str,
 
 
 def measure_instances(teller: Teller, task: str, pictures: Sequence[TaskPicture]) -> dict[str, Any]:
-    """Means over pictures; lumina count within the glands that are told, where the network tells glands."""
+    """Means over pictures, SQ over those with a match (None without any).
+
+    Lumina count within the glands that are told, where the network tells glands.
+    """
     tasks = [task, *(["gland"] if task == "lumen" and "gland" in teller.model.config.tasks else [])]
     rows = []
     for picture in tqdm(pictures, desc=task, unit="picture", leave=False):
@@ -137,7 +141,9 @@ def measure_instances(teller: Teller, task: str, pictures: Sequence[TaskPicture]
         if len(tasks) > 1:
             told = lumina_within(told, find_objects_of("gland", maps["gland"][1:]))
         rows.append(agreement(picture.labels, told))
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in NAMES}
+    values: dict[str, Any] = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in NAMES}
+    matched = [row["sq"] for row in rows if row["dq"] > 0]
+    return values | {"sq": round(float(np.mean(matched)), 4) if matched else None}
 
 
 def measure_types(teller: Teller, task: str, pictures: Sequence[TaskPicture]) -> dict[str, Any]:
@@ -173,15 +179,17 @@ def _types_of(labels: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def measure_patches(teller: Teller, data_root: Path) -> list[dict[str, Any]]:
-    """Weak classes of patches of another slide and of other places."""
+    """Weak classes of patches of another slide and of other places; `map` is the mean of the classes' precisions."""
     split = tissue.split_patches(tissue.read_tissue_set(data_root), tissue.TEST_SLIDES)
     rows = []
     for name, patches in (("by slide", split.by_slide), ("by place", split.by_place)):
         if patches:
             shares = np.concatenate([teller.shares(middle(stored(patch.rgb), PATCH_SIDE)[None]) for patch in patches])
             labels = np.array([patch.label for patch in patches])
-            report = classification_report(shares, labels, tuple(tissue.CLASSES.values()))
-            rows.append({"task": PATCH, "set": f"tissue-weak {name}", "truth": "weak", "rows": len(patches), **report})
+            facts = {"task": PATCH, "set": f"tissue-weak {name}", "truth": "weak", "rows": len(patches)}
+            found = [average_precision(shares[:, label], labels == label) for label in np.unique(labels)]
+            scores = classification_report(shares, labels, tuple(tissue.CLASSES.values()))
+            rows.append({**facts, "map": float(np.mean(found)), **scores})
     return rows
 
 
@@ -190,7 +198,7 @@ def evaluate(teller: Teller, data_root: Path) -> list[dict[str, Any]]:
     told = teller.model.config.tasks
     tasks = [task for task in INSTANCE_TASKS if task in told]
     rows: list[dict[str, Any]] = []
-    for task, name, truth, pictures in test_sets(data_root, tasks):
+    for task, name, truth, pictures in held_out_sets(data_root, tasks):
         objects = sum(len(np.unique(picture.labels)) - 1 for picture in pictures)
         facts = {"set": name, "truth": truth, "rows": len(pictures), "objects": objects}
         rows.append({"task": task, **facts, **measure_instances(teller, task, pictures)})
@@ -207,7 +215,8 @@ def report(name: str, rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         head = f"| {row['task']} | {row['set']} | {row['truth']} | {row['rows']} |"
         if "pq" in row:
-            lines.append(f"{head} {row['objects']} | " + " | ".join(f"{row[key]:.3f}" for key in NAMES) + " |")
+            scores = ["–" if row[key] is None else f"{row[key]:.3f}" for key in NAMES]
+            lines.append(f"{head} {row['objects']} | " + " | ".join(scores) + " |")
         else:
             shown = {key: value for key, value in row.items() if isinstance(value, float)}
             others.append(f"{head} " + ", ".join(f"{key} {value:.3f}" for key, value in shown.items()) + " |")

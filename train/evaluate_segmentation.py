@@ -82,7 +82,8 @@ def measure(folder: Path, part: str, args: argparse.Namespace) -> dict[str, Any]
         Image.fromarray(shown).save(args.output / f"{folder.name}.png")
     classes = CLASSIFICATION in TASKS[config.tasks]
     return {
-        "run": folder.name, "row": network["row"], "source": config.source, "part": part, "seed": config.seed,
+        "run": folder.name, "row": network["row"], "architecture": network["architecture"],
+        "source": config.source, "part": part, "seed": config.seed,
         "tasks": config.tasks, "method": config.method, "pixel_share": config.pixel_share,
         "picture_share": config.picture_share,
         "alpha": config.alpha, "beta": config.beta, "form": config.form, "steps": steps,
@@ -131,7 +132,8 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     learnt = row["learnt_from"] or {}
     weak = f"{100 * row['picture_share']:g} % ({learnt.get('classification', '–')})"
     return {
-        "run": row["run"], "tasks": row["tasks"], "method": "–" if row["tasks"] == "S" else row["method"],
+        "run": row["run"], "network": row["architecture"], "tasks": row["tasks"],
+        "method": "–" if row["tasks"] == "S" else row["method"],
         "source": row["source"], "part": row["part"],
         "pixel labels": f"{100 * row['pixel_share']:g} % ({learnt.get('segmentation', '–')})",
         "picture labels": "–" if row["tasks"] == "S" else weak,

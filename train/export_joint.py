@@ -43,7 +43,17 @@ WINDOW_SIDE, WINDOW_HALO, WINDOW_STRIDE = 1024, 128, 32
 """Stored pixels: a map pixel tells the patch around it, so the halo holds half a patch and some pixels more."""
 HALO_SIDE, HALO_NOISE = 128, 2
 """Tiles that the halo is measured with, in stored pixels; pictures of noise beside those of slides."""
-PLACES = (*MACHINE_KEYS, "start_run", "start", "vgg", "start_discriminator", "workers", "compile", "peak_tflops")
+PLACES = (
+    *MACHINE_KEYS,
+    "labelled_data",
+    "start_run",
+    "start",
+    "vgg",
+    "start_discriminator",
+    "workers",
+    "compile",
+    "peak_tflops",
+)
 """Keys that tell of the machine and not of the training."""
 PUBLISHED = {"channels": 64, "growth": 32, "blocks": 15}
 SCORE_NOTES = (

@@ -17,6 +17,8 @@ CLASSIFICATION: Final = "classification"
 Task = Literal["segmentation", "classification"]
 TASKS: dict[str, tuple[Task, ...]] = {"S": (SEGMENTATION,), "S+C": (SEGMENTATION, CLASSIFICATION)}
 LOSSES = ("dwf", "fw", "ce")
+ARCHITECTURES = {"esp-psp": 8, "resnet18-multitask": 32}
+"""Networks and what the side of a picture is a multiple of."""
 METHODS = ("alternating", "transfer", "together", "mil")
 
 
@@ -52,6 +54,7 @@ class Config(RunConfig):
     data: str = key("../shared/data", "folder of the data; for folder and camelyon that layout itself")
     classes: tuple[str, ...] = key((), "source folder: names of the classes 0, 1 …; none named: Other and Target")
     tasks: str = key("S+C", "S (segmentation alone) or S+C (alternating steps)")
+    architecture: str = key("esp-psp", "esp-psp (paper B) or resnet18-multitask, to compare it with")
     method: str = key(
         "alternating", "S+C: alternating (paper B), or to compare it with: transfer, together, mil (docs/training.md)"
     )
@@ -65,7 +68,9 @@ class Config(RunConfig):
     form: str = key(FALLING, "weights of dwf: falling, or rising as printed")
     alpha: float = key(1.0, "factor of the classification loss")
     class_weights: tuple[str, ...] = key((), "fw: a weight for each class; none named: by rarity, mean 1 over labels")
-    side: int = key(PRESET_S, "side of a picture in stored pixels, a multiple of 8; 0: the preset's")
+    side: int = key(
+        PRESET_S, "side of a picture in stored pixels, a multiple of 8 (resnet18-multitask: of 32); 0: the preset's"
+    )
     epochs: int = key(PRESET_S, "epochs over the larger set of pictures, where steps are not told; 0: the preset's")
     widths: tuple[str, ...] = key((), "channels of the four levels; none named: the preset's")
     present: float = key(0.0, "share of its pixels above which a picture is of a class, where only pixels are labelled")
@@ -91,8 +96,11 @@ class Config(RunConfig):
             raise ValueError(f"beta is at least 1 and form {FALLING} or {RISING}, not {self.beta:g} and {self.form!r}")
         if not (0 <= self.pixel_share <= 1 and 0 <= self.picture_share <= 1 and 0 <= self.present < 1):
             raise ValueError("shares lie between 0 and 1")
-        if self.alpha < 0 or self.side % 8 or self.side < 0:
-            raise ValueError("alpha is not negative, side a multiple of 8")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture!r} is not {' or '.join(ARCHITECTURES)}")
+        multiple = ARCHITECTURES[self.architecture]
+        if self.alpha < 0 or self.side % multiple or self.side < 0:
+            raise ValueError(f"alpha is not negative, side a multiple of {multiple}")
         if min(self.epochs, self.scenes, self.slide_pictures, self.validation_pictures) < 0:
             raise ValueError("epochs, scenes and counts of pictures are not negative")
 

@@ -32,13 +32,15 @@ from wsi_ml.data.pixel_batches import LabelledPicture, PictureBatches
 from wsi_ml.data.segmentation_sets import PictureOptions, PictureSet, open_pictures
 from wsi_ml.errors import BadRequestError
 from wsi_ml.models import build, parameter_count
-from wsi_ml.models.esp_psp import EspPsp, EspPspConfig, Told
+from wsi_ml.models.esp_psp import Told
 from wsi_ml.models.weighted_entropy import dynamic_cross_entropy, fixed_cross_entropy
 
 CONFIGS = Path(__file__).parent / "configs"
-ARCHITECTURE = "esp-psp"
-FROZEN = {SEGMENTATION: ("classifier",), CLASSIFICATION: ("pyramids", "fuses", "told")}
-"""Parts of the network that a task's step leaves as they are, to the last bit."""
+DECODERS = ("pyramids", "fuses", "told")
+"""Parts of the networks that only the segmentation uses; a network has some of them."""
+CLASSIFIERS = ("classifier", "fc")
+FROZEN = {SEGMENTATION: CLASSIFIERS, CLASSIFICATION: DECODERS}
+"""Parts that a task's update leaves as they are, to the last bit."""
 POOLING = 4.0
 """Sharpness of the multiple-instance pooling: 0 is the mean of the pixels, infinity their maximum."""
 
@@ -118,8 +120,8 @@ def turns(config: Config, step: int) -> tuple[tuple[Task, ...], ...]:
 @contextmanager
 def learning(model: nn.Module, update: tuple[Task, ...], method: str = "alternating") -> Iterator[None]:
     """Inside, the parts that an update leaves alone have no gradients and their batch norm counts nothing."""
-    left = ("classifier",) if method == "mil" else () if len(update) > 1 else FROZEN[update[0]]
-    frozen: list[nn.Module] = [getattr(model, name) for name in left]
+    left = CLASSIFIERS if method == "mil" else () if len(update) > 1 else FROZEN[update[0]]
+    frozen = [part for name, part in model.named_children() if name in left]
     for part in frozen:
         part.requires_grad_(False).eval()
     try:
@@ -162,10 +164,10 @@ def task_step(
     return loop.total_over_ranks([total], run.here, run.device)[0]
 
 
-def start_model(network: dict[str, Any], config: Config, run: Run) -> EspPsp:
+def start_model(network: dict[str, Any], config: Config, run: Run) -> nn.Module:
     """A fresh network from the seed."""
     torch.manual_seed(config.seed)
-    return on_device(EspPsp(EspPspConfig(**network)), run.device)  # type: ignore[return-value]
+    return on_device(build(config.architecture, **network), run.device)
 
 
 def step_flops(model: nn.Module, config: Config, run: Run) -> int:
@@ -191,18 +193,15 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     part_size = config.batch // (here.world * config.accumulate)
     sources = [PictureBatches(pictures[task], part_size, config.seed + number) for number, task in enumerate(tasks)]
     config = script.with_steps(config, stage, max(script.epoch_steps(config, source, here) for source in sources))  # type: ignore[type-var]
-    network = {
-        "classes": len(found.classes),
-        "picture_classes": len(found.classes),
-        "widths": list(map(int, config.widths)),
-    }
+    count = len(found.classes)
+    network = {"classes": count, "picture_classes": count, "widths": list(map(int, config.widths))}
     model = start_model(network, config, run)
-    weights = {task: class_weights(config, pictures[task], task, len(found.classes)) for task in tasks}
+    weights = {task: class_weights(config, pictures[task], task, count) for task in tasks}
     fixed = {task: torch.tensor(weights[task], device=run.device) for task in tasks}
     optimizer = torch.optim.Adam(model.parameters(), lr=config.rate)
     average = loop.Average(model, config.average)
     start = script.resumed(run, resume, model, average, optimizer)
-    script.write_network(run, config, "semi_supervised", ARCHITECTURE, network, found.classes)
+    script.write_network(run, config, "semi_supervised", config.architecture, network, found.classes)
     watcher = PixelWatcher(spread(found.validation, config.validation_pictures), found.classes)
     facts = {
         "parameters": parameter_count(model), "classes": found.classes,
@@ -229,7 +228,7 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
             average.update(model, step)
             course.note({**losses, "loss": sum(losses.values()), "rate": rate})
             if course.validates:
-                told = of_method(averaged(build(ARCHITECTURE, **network), average.tensors, run), config.method)
+                told = of_method(averaged(build(config.architecture, **network), average.tensors, run), config.method)
                 values, shown = watcher.look(told, run)
                 course.write(values)
                 course.show(shown, "picture, truth, told")

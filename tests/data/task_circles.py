@@ -33,7 +33,7 @@ def flat_patches(count=6, classes=3, side=48):
     rng = np.random.default_rng(1)
     patches = []
     for number in range(count):
-        colour = np.array([(200, 80, 80), (80, 200, 80), (80, 80, 200)][number % classes])
+        colour = np.array([(200, 80, 80), (80, 200, 80), (80, 80, 200)][number % classes % 3])
         rgb = np.clip(colour + rng.normal(0, 5, (side, side, 3)), 0, 255).astype(np.uint8)
         patches.append(TissuePatch(rgb, number % classes, "drawn", 0, 0))
     return patches

@@ -213,6 +213,12 @@ def test_names_of_sources_and_joins(tmp_path):
         open_pictures("folder", options(tmp_path))
 
 
+@pytest.mark.parametrize(("source", "key"), [("drawn", "validation"), ("drawn", "test"), ("tissue-weak", "validation")])
+def test_a_split_is_not_named_for_sets_that_have_their_own(tmp_path, source, key):
+    with pytest.raises(BadRequestError, match=f"{source} holds out its own pictures; leave the key {key}"):
+        open_pictures(source, options(tmp_path, **{key: ("some",)}))
+
+
 def test_sets_of_unlike_classes_are_not_joined(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "set", count=5)
     other = segmentation_sets.PictureSet(("Other", "Moss"))

@@ -119,6 +119,18 @@ def test_patches_alone_teach_encoder_and_patch_head(run):
     assert changed == {"encoder", "patch"}
 
 
+def test_heads_that_no_row_knows_get_no_step_of_zeros_either():
+    """After a mean over ranks every parameter has a gradient."""
+    model = a_model()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    cerberus.leave_unlearnt(model, ["gland", "nuclei"], dense=False)
+    left = {name.split(".")[0] for name, each in model.named_parameters() if each.grad is not None}
+    assert left == {"encoder", "patch"}
+    cerberus.leave_unlearnt(model, ["patch"], dense=True)
+    assert {name.split(".")[0] for name, each in model.named_parameters() if each.grad is not None} == {"encoder"}
+
+
 def test_parts_of_unlike_counts_count_every_row_the_same(run):
     """Without batch norm's coupling two parts of a step equal their one batch."""
     config, model = a_config(), a_model().eval()

@@ -36,7 +36,7 @@ def test_a_run_is_measured_on_its_own_test_pictures(run, tmp_path, capsys):
     report = (output / "README.md").read_text()
     assert (
         report in capsys.readouterr().out
-        and "| first | S+C | alternating | folder | test | 50 % (4) | 100 % (8) |" in report
+        and "| first | esp-psp | S+C | alternating | folder | test | 50 % (4) | 100 % (8) |" in report
     )
     assert str(tmp_path) not in report and (output / "first.png").is_file()
     assert evaluate_segmentation.main([*argv, "--part", "validation"]) == 0

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tests.data.drawn_slides import drawn_slide
+from tests.data.drawn_slides import COLOURS, drawn_slide
 from train import evaluate_multistage, loop, multistage, script, slide_steps
 from train.config import read_config
 from train.script import Run
@@ -17,7 +18,7 @@ from train.slide_scoring import heat_picture, scores_of, tell_patches, tell_rows
 from train.slide_setup import RECIPES, Config, read_networks, settled, without_classes
 from wsi_ml.data import heatmaps
 from wsi_ml.data.heatmaps import read_heatmap
-from wsi_ml.data.patch_grid import NOLABEL
+from wsi_ml.data.patch_grid import NOLABEL, TUMOUR
 from wsi_ml.data.patch_slide_batches import MiddleRows
 from wsi_ml.data.slide_maps import ENDING, SlideFeatures, read_features
 from wsi_ml.models import googlenet
@@ -26,6 +27,7 @@ from wsi_ml.models.googlenet import Branches, TakahamaExtractor, TakahamaExtract
 
 HERE = loop.Ranks(0, 1, 0)
 SIDE, PATCHES = 160, 20
+PUBLISHED = googlenet.MODULES
 THIN = {
     name: Branches(16 if number else 192, 4, 4, 4, 4, 4, 4) for number, name in enumerate(googlenet.MODULES)
 }  # fmt: skip
@@ -96,6 +98,23 @@ def test_features_are_those_of_the_frozen_extractor(runs, small, run):
     # Whatever is computed at once, a patch's features are its own.
     assert np.allclose(tell_slide(bare, small[1], 32, 7, False, run), found["b"].features, atol=1e-5)
     assert np.array_equal(found["a"].cells, small[0].cells) and found["a"].features.shape == (PATCHES, 16)
+
+
+def test_features_of_imagenets_trunk_come_from_a_file_alone(runs, small, tmp_path, run):
+    torch.manual_seed(9)
+    published = TakahamaExtractor(TakahamaExtractorConfig())
+    tensors = {name: each for name, each in published.state_dict().items() if not name.startswith(("features", "fc"))}
+    save_file(
+        {**tensors, "fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000)}, tmp_path / "g.safetensors"
+    )
+    keys = settings(stage="features", run=tmp_path / "maps", start=tmp_path / "g.safetensors", features_of="trunk")
+    assert multistage.main(keys) == 0
+    found = read_features(tmp_path / "maps" / "features" / f"a{ENDING}")
+    # Weights of ImageNet want its mean and deviation.
+    wanted = tell_slide(published.eval(), small[0], 32, 8, True, run, features_of="trunk")
+    assert np.allclose(found.features, wanted, atol=1e-5) and found.features.shape == (PATCHES, googlenet.POOLED)
+    assert multistage.main(settings(stage="segmentation", run=tmp_path / "s", maps=tmp_path / "maps", steps=2)) == 0
+    assert read_networks(tmp_path / "s", ("segmentation",)).segmentation.config.features == googlenet.POOLED
 
 
 def test_features_at_hand_are_kept_and_those_of_another_extractor_made_anew(runs, tmp_path):
@@ -240,7 +259,7 @@ def test_the_papers_numbers():
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
-    [("stage=all", "'all' is none of extractor"), ("map_side=20", "multiple of 16"), ("crop=192", "192 px cannot be cut"),
+    [("stage=all", "'all' is none of extractor"), ("map_side=20", "multiple of 16"), ("crop=192", "192 px cannot be"),
      ("validation=z", "not there: z"), ("tissue_share=1", "between 0 and 1"), ("batch=3", "no multiple"),
      ("stage=features", "needs the key extractor"), ("stage=segmentation", "needs the key maps"),
      ("stage=end-to-end", "needs the key extractor")],
@@ -264,3 +283,41 @@ def test_runs_of_other_stages_are_refused(runs, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["multistage_tiny", "multistage_paper"])
 def test_the_recipes_name_only_keys_that_exist(name):
     assert read_config(Config, multistage.CONFIGS / f"{name}.toml", []).stage == "extractor"
+
+
+def deceiving(slide):
+    """The slide with a quarter of its patches looking like the other class."""
+    rng = np.random.default_rng(ord(slide.name))
+    for (row, column), label in zip(slide.cells.tolist(), slide.labels.tolist(), strict=True):
+        if rng.random() < 0.25:
+            area = slide.pixels.rgb[row * slide.side : (row + 1) * slide.side, column * slide.side :][:, : slide.side]
+            colour = np.array(COLOURS["normal" if label == TUMOUR else "tumour"])
+            area[:] = np.clip(colour + rng.integers(-18, 19, (slide.side, slide.side, 1)), 0, 255)
+    return slide
+
+
+@pytest.mark.slow
+def test_all_stages_learn_a_drawn_tumour_and_surroundings_help(tmp_path, monkeypatch):
+    """The real networks on a slide they never saw: what a quarter of the patches belies, the map knows."""
+    monkeypatch.setattr(googlenet, "MODULES", PUBLISHED)
+    monkeypatch.setattr(googlenet, "POOLED", 1024)
+    slides = [deceiving(drawn_slide(name)) for name in "abcd"]
+    for module in (multistage, evaluate_multistage):
+        monkeypatch.setattr(module, "open_slides", lambda config: slides)
+    keys = {
+        "extractor": {"steps": 80, "batch": 8},
+        "features": {"extractor": tmp_path / "extractor"},
+        "segmentation": {"maps": tmp_path / "features", "steps": 40, "batch": 2},
+        "end-to-end": {"extractor": tmp_path / "extractor", "segmentation": tmp_path / "segmentation", "steps": 2},
+    }
+    common = {"validation": "c", "test": "d", "log_every": 20, "validate_every": 40, "chunk": 80}
+    area = {}
+    for stage, more in keys.items():
+        run = tmp_path / stage
+        assert multistage.main(settings(**{**common, "stage": stage, "run": run, **more})) == 0
+        if stage != "features":
+            arguments = ["--run", str(run), "--output", str(run / "out"), "--device", "cpu", "--threads", "1"]
+            assert evaluate_multistage.main(arguments) == 0
+            area[stage] = json.loads((run / "out" / "results.json").read_text())["pooled"]["average_precision"]
+    assert area["extractor"] > 0.4  # chance is 0.22
+    assert min(area["segmentation"], area["end-to-end"]) > area["extractor"] + 0.1

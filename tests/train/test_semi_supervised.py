@@ -68,29 +68,44 @@ def one_step(model, optimizer, task, pictures, config, run, index=0):
     return loss
 
 
-PARTS = {"encoder": ("levels",), "decoder": ("pyramids", "fuses", "told"), "classifier": ("classifier",)}
+PARTS = {
+    "esp-psp": {"encoder": ("levels",), "decoder": ("pyramids", "fuses", "told"), "classifier": ("classifier",)},
+    "resnet18-multitask": {
+        "encoder": ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "decoder": ("fuses", "told"),
+        "classifier": ("fc",),
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("task", "changed", "untouched"),
     [(SEGMENTATION, ("encoder", "decoder"), "classifier"), (CLASSIFICATION, ("encoder", "classifier"), "decoder")],
 )
-def test_a_step_changes_its_own_parts_and_leaves_the_other_to_the_last_bit(run, pictures, task, changed, untouched):
-    config = Config(preset="tiny")
+@pytest.mark.parametrize("architecture", list(PARTS))
+def test_a_step_changes_its_own_parts_and_leaves_the_other_to_the_last_bit(
+    run, pictures, architecture, task, changed, untouched
+):
+    config = Config(preset="tiny", architecture=architecture)
+    if architecture != "esp-psp":
+        larger = [each.rgb.repeat(2, 0).repeat(2, 1) for each in pictures]
+        masks = [each.mask.repeat(2, 0).repeat(2, 1) for each in pictures]
+        pictures = [each._replace(rgb=r, mask=m) for each, r, m in zip(pictures, larger, masks, strict=True)]
     model = semi_supervised.start_model(NETWORK, config, run)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     # Adam's momentum of an earlier step of the other task must not move what is frozen now.
     for index, each in enumerate((SEGMENTATION, CLASSIFICATION)):
         one_step(model, optimizer, each, pictures, config, run, index)
-    before = {name: state_of(model, parts) for name, parts in PARTS.items()}
+    parts = PARTS[architecture]
+    assert {name.split(".")[0] for name in model.state_dict()} == {name for each in parts.values() for name in each}
+    before = {name: state_of(model, names) for name, names in parts.items()}
     for index in range(2):
         one_step(model, optimizer, task, pictures, config, run, index)
     for name in changed:
-        after = state_of(model, PARTS[name])
+        after = state_of(model, parts[name])
         learned = [key for key in after if not key.endswith("num_batches_tracked")]
         assert all(not torch.equal(after[key], before[name][key]) for key in learned), name
-    after = state_of(model, PARTS[untouched])
-    assert any(key.endswith("running_var") for key in after)
+    after = state_of(model, parts[untouched])
+    assert any(key.endswith("running_var") for key in after) or untouched == "classifier"
     for key, value in before[untouched].items():
         assert torch.equal(after[key], value), key
     assert all(each.requires_grad for each in model.parameters()) and all(each.training for each in model.modules())
@@ -241,9 +256,10 @@ def test_a_loss_that_is_not_finite_stops_before_any_state(settings, tmp_path, mo
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [("beta=0.5", "beta"), ("form=up", "form"), ("segmentation_loss=mse", "mse"), ("tasks=C", "'C'"),
-     ("method=magic", "magic"), ("pixel_share=1.5", "shares"), ("side=20", "multiple of 8"), ("batch=1", "twofold"),
-     ("preset=big", "big"), ("class_weights=1,2,3", "3 numbers for 2"), ("validation=nobody", "nobody"),
-     ("source=there", "there"), ("data=/nowhere", "nowhere"), ("widths=8,8,8", "four widths")],
+     ("method=magic", "magic"), ("architecture=vgg", "vgg"), ("pixel_share=1.5", "shares"),
+     ("side=20", "multiple of 8"), ("batch=1", "twofold"), ("preset=big", "big"), ("validation=nobody", "nobody"),
+     ("class_weights=1,2,3", "3 numbers for 2"), ("source=there", "there"), ("data=/nowhere", "nowhere"),
+     ("widths=8,8,8", "four widths")],
 )  # fmt: skip
 def test_a_wrong_setting_ends_with_one_sentence_naming_it(settings, folder, tmp_path, capsys, wrong, word):
     if wrong.startswith("validation"):

@@ -27,6 +27,8 @@ HELD_OUT = 0.2
 SPLIT_SEED = 17
 SCENE_STEP = 100_000
 """Between the seeds of the scenes of two parts."""
+OWN_SPLIT = {"drawn": ("validation", "test"), "tissue-weak": ("validation",)}
+"""Sources and the parts that nobody can name for them."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,17 @@ class PictureSet:
 def open_pictures(source: str, options: PictureOptions) -> PictureSet:
     """The set of a name: drawn, nuclei, tissue-weak, folder, camelyon, or several joined by +.
 
-    Raises BadRequestError for an unknown name and for sets of unlike classes, FileNotFoundError where data is missing.
+    Raises BadRequestError for an unknown name, for sets of unlike classes and for a split named where a set has its
+    own, FileNotFoundError where data is missing.
     """
     names = source.split("+")
     unknown = [name for name in names if name not in READERS]
     if unknown:
         raise BadRequestError(f"There is no source {unknown[0]!r}; there are {', '.join(READERS)}.")
+    for name in names:
+        for key in OWN_SPLIT.get(name, ()):
+            if getattr(options, key):
+                raise BadRequestError(f"The source {name} holds out its own pictures; leave the key {key} empty.")
     first, *others = [READERS[name](options) for name in names]
     for name, other in zip(names[1:], others, strict=True):
         if other.classes != first.classes:

@@ -130,9 +130,9 @@ class TaskBatches:
         rng = np.random.default_rng([self.seed, index])
         turns = self.turns(index)
         rows = [self._patch(turn, rng) if self._is_patch(turn) else self._picture(turn, rng) for turn in turns]
-        parts = [np.stack(part) for part in zip(*(row[:-1] for row in rows), strict=True)]
+        rgb, target, weights, types = (np.stack(part) for part in list(zip(*rows, strict=True))[:4])
         labels = np.array([row.label for row in rows], np.int64)
-        return TaskBatch(parts[0], np.array([turn.task for turn in turns], np.int64), *parts[1:4], labels)
+        return TaskBatch(rgb, np.array([turn.task for turn in turns], np.int64), target, weights, types, labels)
 
     def turns(self, index: int) -> list[Turn]:
         """Task and sample of each row of batch `index`."""

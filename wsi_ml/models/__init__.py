@@ -20,6 +20,7 @@ from wsi_ml.models.googlenet import TakahamaExtractor, TakahamaExtractorConfig
 from wsi_ml.models.mobilenet import MobileNet, MobileNetConfig
 from wsi_ml.models.nuclei_unet import NucleiUnet, NucleiUnetConfig
 from wsi_ml.models.resnet import ResNet, ResNetConfig
+from wsi_ml.models.resnet_multitask import ResnetMultitask, ResnetMultitaskConfig
 from wsi_ml.models.rrdb import Esrgan, EsrganConfig, PlainRrdb, PlainRrdbConfig, RrdbConfig, SrGanGenerator
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
 from wsi_ml.models.sr_joint import SrJoint, SrJointConfig
@@ -39,6 +40,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
     "mobilenet": (MobileNet, MobileNetConfig),
     "msrresnet": (MsrResNet, SrResNetConfig),
     "nuclei-unet": (NucleiUnet, NucleiUnetConfig),
+    "resnet18-multitask": (ResnetMultitask, ResnetMultitaskConfig),
     "resnet50": (ResNet, ResNetConfig),
     "rrdb-plain": (PlainRrdb, PlainRrdbConfig),
     "sr-fast": (SrFast, SrFastConfig),

@@ -89,7 +89,7 @@ ESTIMATED_BANDS = (
         "As much fine detail as in most tissue; the finest texture may not be that of the glass.",
     ),
     Band(
-        "More difference expected", "#cc6677", f"estimated > {SOME:g} grey levels",
+        "More difference expected", "#332288", f"estimated > {SOME:g} grey levels",
         "Much fine detail lies here, and its finest part is likely to differ. Look at the stored pixels.",
     ),
     Band(
