@@ -133,10 +133,21 @@ def facts_of(teller: Teller) -> dict[str, Any]:
     config = teller.config
     return {
         "row": teller.row, "stage": config.stage, "preset": config.preset, "source": config.source,
+        "labels": _labels(config),
         "parameters": start.get("parameters"), "steps": lines[-1]["step"], "seed": config.seed,
         "minutes": round((lines[-1]["time"] - start["time"]) / 60, 1), "hardware": start.get("hardware", "–"),
         "start": Path(config.start).name or "random",
     }  # fmt: skip
+
+
+def _labels(config: Config) -> str:
+    """Where the labels are from, in words."""
+    if config.source == "camelyon":
+        return "outlines of CAMELYON's readers, all the rest normal"
+    tumour, normal = ", ".join(config.tumour), ", ".join(config.normal) or "all the rest"
+    return (
+        f"polygons of {f'the layer “{config.layer}”' if config.layer else 'a layer'}: tumour {tumour}; normal {normal}"
+    )
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ RECIPES = {
         map_side=512, maps_of="slide", balance=True,
     ),
     "tiny": Recipe(
-        _constant(8, 4, 1e-3), _constant(2, 40, 2e-3), _constant(1, 1, 1e-5), 1e-4,
+        _constant(8, 4, 1e-3), _constant(2, 40, 2e-3), _constant(1, 1, 1e-7), 1e-5,
         patch_side=40, crop=32, map_side=32, maps_of="slide", base=8,
     ),
 }  # fmt: skip

@@ -146,6 +146,15 @@ def test_end_to_end_starts_from_both_runs_and_changes_both_but_no_average_of_bat
     assert torch.allclose(after["told.weight"], before["told.weight"], atol=1e-2)
 
 
+def test_end_to_end_without_learning_tells_what_separate_learning_told(runs, tmp_path):
+    keys = {"extractor": runs / "extractor", "segmentation": runs / "segmentation", "rate": 1e-14}
+    common = settings(stage="end-to-end", run=tmp_path, segmentation_rate=1e-14, steps=1, validate_every=1, **keys)
+    assert multistage.main(common) == 0
+    separate, whole = lines_of(runs / "segmentation")[-1], lines_of(tmp_path)[-1]
+    for name in ("accuracy", "average_precision", "pr_trapezoid"):
+        assert whole[name] == separate[name], name
+
+
 def networks_in_double():
     torch.manual_seed(3)
     extractor = TakahamaExtractor(TakahamaExtractorConfig(classes=0)).double().eval()
