@@ -24,7 +24,7 @@ from wsi_ml.slides.library import Library
 CONFIG = {"channels": 8, "growth": 4, "blocks": 1, "classes": 3}
 PATCH, HALO, STRIDE, SIDE = 64, 64, 32, 256
 CARD = {
-    "format": 1, "name": "tissue-joint", "kind": "patch",
+    "format": 1, "name": "tissue-own", "kind": "patch",
     "classes": [{"name": "Glass"}, {"name": "Fat", "color": "#ddcc77"}, {"name": "Tumour", "color": "#882255"}],
     "channels": ["Glass", "Fat", "Tumour"], "background": ["Glass"], "mpp": 0.5, "mpp_range": [0.35, 0.65],
     "side": SIDE, "halo": HALO, "stride": STRIDE, "multiple": 32, "patch": PATCH, "architecture": "sr-joint",
@@ -55,7 +55,7 @@ def folder(tmp_path, network):
     models = tmp_path / "library" / "models"
     models.mkdir(parents=True)
     (models / "sr-joint.safetensors").write_bytes(data)
-    (models / "tissue-joint.json").write_text(json.dumps(CARD | {"sha256": sha256}))
+    (models / "tissue-own.json").write_text(json.dumps(CARD | {"sha256": sha256}))
     return models
 
 
@@ -124,7 +124,7 @@ def test_windows_stitched_equal_one_larger_window(network):
 
 
 def test_the_predictor_runs_windows_and_single_patches(folder):
-    predictor = open_predictor("tissue-joint", device="cpu", folders=[folder])
+    predictor = open_predictor("tissue-own", device="cpu", folders=[folder])
     assert isinstance(predictor, NetworkPredictor)
     maps = predictor(np.stack([mixed(SIDE), mixed(SIDE, 1)]))
     assert maps.shape == (2, 3, 4, 4) and maps.dtype == np.uint8
@@ -137,7 +137,7 @@ def test_the_predictor_runs_windows_and_single_patches(folder):
 
 @pytest.mark.parametrize("change", [{"halo": 0, "side": 128}, {"stride": 8}, {"patch": 60}, {"patch": 320}])
 def test_a_card_whose_windows_do_not_fit_the_features_is_refused(network, change):
-    with pytest.raises(ModelUnavailableError, match="card of tissue-joint does not fit its network"):
+    with pytest.raises(ModelUnavailableError, match="card of tissue-own does not fit its network"):
         PatchClasses(network, card_from_json(CARD | change))
 
 
@@ -148,9 +148,9 @@ def test_the_patch_belongs_to_the_digest():
 def test_a_slide_gets_a_layer_of_its_classes(tmp_path, folder):
     library = Library.create(tmp_path / "library")
     slide_id = add_picture(library, "mixed", mixed(640, 5))
-    layer = predict(library.root, PredictRequest(slide_id, "tissue-joint", parameters={"tissue": "all"}), device="cpu")
+    layer = predict(library.root, PredictRequest(slide_id, "tissue-own", parameters={"tissue": "all"}), device="cpu")
     assert {each.name for each in layer.classes} <= {"Fat", "Tumour"}
-    assert layer.provenance["model"] == "tissue-joint" and layer.provenance["kind"] == "patch"
+    assert layer.provenance["model"] == "tissue-own" and layer.provenance["kind"] == "patch"
     batches = list(FeaturesFile(library.root / "layers" / f"{layer.id}.features").batches())
     drawn = [geometry for _, batch in batches for geometry in batch.geometries]
     assert drawn and all(geometry.is_valid for geometry in drawn)

@@ -29,8 +29,8 @@ def test_a_fresh_network_is_bicubic_interpolation():
 
 def test_the_shipped_configuration_has_a_known_size_and_halo():
     config = SrFastConfig()
-    assert (config.channels, config.layers, config.halo) == (48, 6, 8)
-    inner = 6 * (48 * 48 * 9 + 48)
+    assert (config.channels, config.layers, config.halo) == (48, 8, 10)
+    inner = 8 * (48 * 48 * 9 + 48)
     assert parameter_count(build("sr-fast")) == (3 * 48 * 9 + 48) + inner + (48 * 12 * 9 + 12) + 12 * 3 * 25
 
 

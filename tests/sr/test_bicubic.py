@@ -62,4 +62,4 @@ def test_the_card_names_the_definition_and_its_hash():
 def test_bicubic_and_the_cards_need_no_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['bicubic', 'sr-fast']"
+    assert done.stdout.strip() == "['bicubic', 'sr-fast', 'sr-joint']"

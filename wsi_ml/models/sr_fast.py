@@ -27,7 +27,7 @@ class SrFastConfig:
 
     channels: int = 48
     """Feature channels of every inner layer; multiples of 16 run at full speed."""
-    layers: int = 6
+    layers: int = 8
     """Inner 3×3 convolutions between the first and the last one."""
 
     @property
