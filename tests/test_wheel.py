@@ -104,7 +104,10 @@ def test_the_wheel_serves_from_an_environment_without_the_checkout(wheel, tmp_pa
         [python, "-m", "app.cli", "models", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     names = [model["name"] for model in json.loads(models.stdout)["models"]]
-    assert names == ["bicubic", "sr-fast", "nuclei-fast", "tissue", "tissue-fast"]
+    assert names == [
+        "bicubic", "sr-fast", "sr-joint", "nuclei-fast", "tissue", "tissue-fast", "tissue-joint", "trust-sr-fast",
+        "trust-sr-joint",
+    ]  # fmt: skip
     assert serve_and_look(python, tmp_path) == {"slides": []}
 
 

@@ -14,7 +14,7 @@ from wsi_ml.sr.upscaler import open_upscaler
     ("architecture", "config", "radius"),
     [
         # sr-fast: one px a 3×3 convolution. msrresnet: 1 + 2 a block + 1 at ×20, two at ×40.
-        ("sr-fast", {}, 8),
+        ("sr-fast", {}, 10),
         ("sr-fast", {"layers": 3, "channels": 8}, 5),
         ("msrresnet", {}, 35),
         ("msrresnet", {"blocks": 2}, 7),
