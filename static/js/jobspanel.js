@@ -108,13 +108,20 @@ export class JobsPanel {
       make("strong", { text: model.name }), make("span", { class: "quiet", text: modelText(model) }),
       ...(reason === null ? [] : [make("span", { class: "warning", text: reason })]),
     ])]);
-    const card = button("Card", () => {}, { "data-model-card": model.name, "aria-label": `Card of ${model.name}`, "aria-haspopup": "dialog" });
+    // One tab stop for the list, as a group of radio buttons has, and one for the card of what is chosen.
+    const card = button("Card", () => {}, {
+      "data-model-card": model.name, "aria-label": `Card of ${model.name}`, "aria-haspopup": "dialog",
+      tabindex: model.name === this.chosen ? "0" : "-1",
+    });
     return make("div", { class: "model-row" }, [row, card]);
   }
 
   /** @param {string} name */
   choose(name) {
     this.chosen = name;
+    for (const card of this.choice.querySelectorAll("[data-model-card]")) {
+      card.tabIndex = card.dataset.modelCard === name ? 0 : -1;
+    }
     write(this.trouble, "");
   }
 
