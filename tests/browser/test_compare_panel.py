@@ -254,7 +254,7 @@ def test_from_prediction_to_the_next_error_by_keyboard_alone(panel_tab, panel_si
     keyboard = tab.page.keyboard
     tab.press("j", settle=False)
     tab.page.get_by_role("radio").first.wait_for()
-    for _ in range(8):
+    for _ in range(40):  # the list of models may still be made anew, which takes the focus away
         keyboard.press("Tab")
         if tab.page.evaluate("document.activeElement.textContent") == "Predict the slide":
             break
