@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -85,7 +86,7 @@ def open_slide(slide: Path | str | LibrarySlide) -> SlideReader:
     return PsiReader(path) if sniff(path) == "psi" else VendorReader(path)
 
 
-class _Reader:
+class _Reader(ABC):
     """What all readers share: the handle of this process, opened when first needed, and the checks of a region."""
 
     name: str
@@ -97,8 +98,9 @@ class _Reader:
         self._opened: Any = None
         self._start_anew()
 
+    @abstractmethod
     def _open(self) -> Any:
-        raise NotImplementedError
+        """The file, opened for this process."""
 
     def _handle(self) -> Any:
         """The open file of the process that asks."""
