@@ -181,7 +181,7 @@ def test_a_layer_that_cannot_be_deleted_says_why(panel_tab, case):
     section.get_by_role("button", name="Delete").click()
     section.get_by_role("button", name="Delete").last.click()
     section.get_by_text("Not deleted: Someone holds it.").wait_for()
-    assert len(tab.complaints) == 1 and "409" in tab.complaints.pop()
+    tab.provoked("409")
 
 
 def test_where_a_layer_comes_from_is_one_click_away(panel_tab, case):

@@ -20,13 +20,6 @@ def is_sharp(tab, x: int = 2200, y: int = 1200) -> bool:
     return float(np.abs(tab.pixels().astype(int) - made).mean()) < 4
 
 
-def expect_complaints(tab, *words: str):
-    """Take out console lines that a test provokes; every one must hold one of the words."""
-    tab.page.wait_for_timeout(50)
-    assert [line for line in tab.complaints if not any(word in line for word in words)] == []
-    tab.complaints.clear()
-
-
 def test_a_stall_of_40_seconds_ends_in_sharp_tiles(open_tab, site):
     """The page's clock runs 40 s ahead while the server holds every synthesised tile: nothing gives up."""
     tab = open_tab()
@@ -63,7 +56,7 @@ def test_a_full_queue_is_asked_again_when_it_says(open_tab, site):
     tab.until(lambda: site.synthesis.refusals == 0, "six refusals")
     tab.settle()
     assert is_sharp(tab)
-    expect_complaints(tab, "503")
+    tab.provoked("503")
 
 
 def test_a_lost_connection_is_tried_again(open_tab, site):
@@ -81,7 +74,7 @@ def test_a_lost_connection_is_tried_again(open_tab, site):
     tab.view(site.liver, NEAR)
     assert len(lost) > 5
     assert is_sharp(tab)
-    expect_complaints(tab, "ERR_CONNECTION_RESET")
+    tab.provoked("ERR_CONNECTION_RESET")
 
 
 def test_what_leaves_the_view_is_aborted_and_frees_its_place(open_tab, site):
@@ -142,7 +135,7 @@ def test_a_tile_that_fails_for_good_is_named_and_can_be_asked_again(open_tab, si
     tab.page.get_by_role("button", name="Try again").click()
     notice.wait_for(state="hidden")
     assert is_sharp(tab.settle())
-    expect_complaints(tab, "404", "failed to load")
+    tab.provoked("404", "failed to load")
 
 
 def test_a_damaged_tile_is_asked_again(open_tab, site):
@@ -168,7 +161,7 @@ def test_an_unknown_slide_is_said_to_be_unknown(open_tab, site):
     failure.wait_for()
     assert answer.status == 404
     assert "No such slide" in failure.inner_text()
-    expect_complaints(tab, "404")
+    tab.provoked("404")
 
 
 def test_a_server_that_fails_is_named_and_can_be_asked_again(open_tab, site):
@@ -182,4 +175,4 @@ def test_a_server_that_fails_is_named_and_can_be_asked_again(open_tab, site):
     tab.page.locator("#failure-retry").click()
     failure.wait_for(state="hidden")
     assert tab.settle().magnification
-    expect_complaints(tab, "ERR_CONNECTION_REFUSED")
+    tab.provoked("ERR_CONNECTION_REFUSED")

@@ -88,7 +88,7 @@ def test_a_model_that_is_gone_and_a_list_that_does_not_come_are_said_in_words(ta
     tab.press("k", settle=False)
     tab.page.get_by_text("The models are not known: No disk.").wait_for()
     tab.press("Escape")
-    tab.complaints.clear()
+    tab.provoked("500")
 
 
 def test_the_predict_panel_lists_predictors_only_and_opens_their_cards(panel_tab, panel_site):

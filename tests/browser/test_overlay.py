@@ -372,7 +372,7 @@ def test_blocks_that_fail_come_when_the_server_is_back(open_tab, field):
     tab.page.unroute("**/blocks/*")
     tab.settle()
     assert tab.page.evaluate(f"overlay.layers.get({ID}).state") == {"mode": "exact", "loading": False, "error": ""}
-    tab.complaints = [line for line in tab.complaints if "503" not in line]
+    tab.provoked("503")
 
 
 def test_what_left_the_view_is_aborted_and_the_middle_comes_first(open_tab, field):
