@@ -9,7 +9,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from app import comparisons, errors, exports, jobs, layers, openapi, operations, pages, predictors, slides, tiles
-from app.logs import configure_logs, log_request
+from app.logs import Faults, configure_logs, log_request
 from app.metrics import Metrics
 from app.security import HEADERS
 from app.settings import Settings
@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> Flask:
         jobs=JobQueue(library.root),
         versions=OpenVersions(library, upscalers),
         upscalers=upscalers,
+        model_faults=Faults("model not offered"),
         synthesis=Synthesis(settings, library.root),
         metrics=Metrics(),
     )

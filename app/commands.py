@@ -21,11 +21,12 @@ from wsi_ml import errors
 from wsi_ml.formats.reading import READERS
 from wsi_ml.inference.card import PredictorCard
 from wsi_ml.inference.predicting import model_folders
-from wsi_ml.inference.predictor import available_predictors
+from wsi_ml.inference.predictor import available_predictors, card_faults
 from wsi_ml.jobs.queue import JobQueue
 from wsi_ml.layers.exporting import export_layer
 from wsi_ml.layers.importing import import_layer
 from wsi_ml.layers.store import LayerStore
+from wsi_ml.licences import card_facts
 from wsi_ml.slides.card import Card
 from wsi_ml.slides.ingest import IngestResult, ingest
 from wsi_ml.slides.library import Library
@@ -305,13 +306,21 @@ def run_models(options: argparse.Namespace) -> None:
     cards, predictors = available_upscalers(folders), available_predictors(folders)
     lines = [_model_line(card, card.parameters, f"×{card.scale}") for card in cards]
     lines += [_model_line(card, card.about.get("parameters", 0), ", ".join(card.drawn)) for card in predictors]
+    faults = card_faults(folders)
+    for fault in faults:
+        print(f"ocular: not offered: {fault}", file=sys.stderr)
     values = [card.to_json() for card in cards] + [card.to_json() for card in predictors]
-    say(options, {"models": values}, "\n".join(lines))
+    values = [{**value, **card_facts(value)} for value in values]
+    say(options, {"models": values, "not_offered": faults}, "\n".join(lines))
 
 
 def _model_line(card: UpscalerCard | PredictorCard, parameters: int, gives: str) -> str:
     low, high = card.mpp_range
+    value = card.to_json()
+    facts = card_facts(value)
+    labels = f"labels {', '.join(facts['label_kinds'])}  " if facts["label_kinds"] else ""
+    licence = f"licence {value['licence']}  " if value.get("licence") else ""
     return (
-        f"{card.name:<12} {card.kind:<8} {parameters:>9,} parameters  stored {low:g}–{high:g} µm/px  "
-        f"sha256 {card.sha256[:12]}  {gives}"
+        f"{card.name:<20} {card.kind:<8} {parameters:>11,} parameters  stored {low:g}–{high:g} µm/px  "
+        f"sha256 {card.sha256[:12]}  {labels}{licence}{'RESEARCH ONLY  ' if facts['research_only'] else ''}{gives}"
     )

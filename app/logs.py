@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections.abc import Iterable
 
 import structlog
 
@@ -24,6 +26,23 @@ def configure_logs(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+class Faults:
+    """Tells the log of faults that last, each once until it is gone; threads may share it."""
+
+    def __init__(self, event: str):
+        self._event = event
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+
+    def tell(self, faults: Iterable[str]) -> None:
+        """Log those of the present faults that were not there the last time."""
+        with self._lock:
+            now = set(faults)
+            new, self._known = sorted(now - self._known), now
+        for fault in new:
+            log.error(self._event, detail=fault)
 
 
 def log_request(method: str, route: str, status: int, seconds: float) -> None:

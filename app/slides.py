@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from app.state import State, current_state
 from app.tiles import FOR_EVER
 from wsi_ml.errors import BadRequestError, NotFoundError
+from wsi_ml.licences import is_free
 from wsi_ml.slides.card import THUMBNAIL_FILE, Card
 from wsi_ml.slides.kept import KeptTiles
 from wsi_ml.slides.library import Slide
@@ -53,6 +54,9 @@ def source_json(slide: Slide, version: str, card: Card, source: Source) -> dict[
         facts["kept"] = kept_json(source.kept)
     if source.upscaler is not None:
         facts["model"] = {"name": source.upscaler.name, "sha256": source.upscaler.sha256}
+        if not is_free(source.upscaler):
+            facts["label"] += ", research only"
+            facts["model"]["research_only"] = True
     return facts
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from app.logs import Faults
 from app.metrics import Metrics
 from app.settings import Settings
 from app.synthesis import Synthesis
@@ -30,6 +31,7 @@ class State:
     jobs: JobQueue
     versions: OpenVersions
     upscalers: OfferedUpscalers
+    model_faults: Faults
     synthesis: Synthesis
     metrics: Metrics
 

@@ -15,7 +15,7 @@ export class ApiError extends Error {
 
 /** @typedef {{width: number, height: number, mpp: number | null}} Plane */
 /** @typedef {{source: string, kind: string, label: string, dzi: string, width: number, height: number, synthesised: boolean,
- *   model?: {name: string, sha256: string}, kept?: import("./kept.js").Kept}} Source */
+ *   model?: {name: string, sha256: string, research_only?: boolean}, kept?: import("./kept.js").Kept}} Source */
 /** @typedef {{name: string, color: string, count: number, area_um2: number | null}} LayerClass */
 /** @typedef {{id: string, name: string, kind: string, version: string, created: string, classes: LayerClass[], count: number,
  *   scored?: boolean, provenance: Record<string, any>}} Layer */

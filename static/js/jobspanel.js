@@ -5,7 +5,9 @@ import { button, write } from "./controls.js";
 import { byId, make } from "./dom.js";
 import { boxAround, visibleCorners } from "./geometry.js";
 import { JobList } from "./joblist.js";
-import { isPredictor, isQuick, modelText, QUICK_SIDE, regionOf, whyNot } from "./jobwords.js";
+import {
+  defaultOf, inOrder, isPredictor, isQuick, labelsText, modelText, QUICK_SIDE, regionOf, whyNot,
+} from "./jobwords.js";
 import { regionText, sidesText } from "./layerfacts.js";
 import { freeRoom, lookAt } from "./room.js";
 
@@ -62,7 +64,7 @@ export class JobsPanel {
   /** Call when the panel was opened or closed. @param {boolean} open */
   shown(open) {
     if (!open) return;
-    if (this.models === null) this.loadModels();
+    this.loadModels(); // anew each time: a model may have been published meanwhile
     this.updateRegion();
     this.feed.look();
     this.list.update();
@@ -85,15 +87,25 @@ export class JobsPanel {
     }
   }
 
-  /** @param {Model[]} models */
+  /** Show what there is, in the order of use; a choice that was made stays. @param {Model[]} models */
   takeModels(models) {
     const { mpp } = this.stage.card.stored;
-    const fits = (/** @type {Model} */ model) => whyNot(model, mpp) === null;
-    this.models = [...models.filter(fits), ...models.filter((model) => !fits(model))];
-    this.chosen = this.models.find(fits)?.name ?? null;
+    const ordered = inOrder(models, mpp);
+    const changed = JSON.stringify(ordered) !== JSON.stringify(this.models);
+    this.models = ordered;
+    if (!changed) return this.tellChoice(); // nothing is drawn anew under the user's hand
+    const kept = ordered.find((model) => model.name === this.chosen && whyNot(model, mpp) === null);
+    this.chosen = (kept ?? defaultOf(ordered, mpp))?.name ?? null;
     this.choice.replaceChildren(...this.models.map((model) => this.modelRow(model)));
-    const none = models.length ? "No model fits this slide." : "No models are installed.";
-    write(this.modelState, this.chosen === null ? none : "");
+    this.tellChoice();
+  }
+
+  /** Say what is missing where no model is chosen, and which buttons there are. */
+  tellChoice() {
+    const { mpp } = this.stage.card.stored;
+    const models = this.models ?? [];
+    const some = models.some((model) => whyNot(model, mpp) === null) ? "Choose a model." : "No model fits this slide.";
+    write(this.modelState, this.chosen !== null ? "" : models.length ? some : "No models are installed.");
     this.updateButtons();
   }
 
@@ -105,13 +117,15 @@ export class JobsPanel {
       onchange: () => this.choose(model.name),
     });
     const row = make("label", { class: `model${reason === null ? "" : " unfit"}` }, [radio, make("span", {}, [
-      make("strong", { text: model.name }), make("span", { class: "quiet", text: modelText(model) }),
+      make("strong", { text: model.name }),
+      ...[model.title, modelText(model), labelsText(model)].filter(Boolean).map((text) => make("span", { class: "quiet", text })),
+      ...(model.research_only ? [make("span", { class: "warning", text: `Research only: ${model.licence}` })] : []),
       ...(reason === null ? [] : [make("span", { class: "warning", text: reason })]),
     ])]);
     // One tab stop for the list, as a group of radio buttons has, and one for the card of what is chosen.
     const card = button("Card", () => {}, {
       "data-model-card": model.name, "aria-label": `Card of ${model.name}`, "aria-haspopup": "dialog",
-      tabindex: model.name === this.chosen ? "0" : "-1",
+      tabindex: model.name === (this.chosen ?? this.models?.[0]?.name) ? "0" : "-1",
     });
     return make("div", { class: "model-row" }, [row, card]);
   }
@@ -123,6 +137,7 @@ export class JobsPanel {
       card.tabIndex = card.dataset.modelCard === name ? 0 : -1;
     }
     write(this.trouble, "");
+    this.tellChoice();
   }
 
   updateButtons() {

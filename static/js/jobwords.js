@@ -24,6 +24,7 @@ import { durationText, regionText } from "./layerfacts.js";
  */
 /** @typedef {{name: string, kind: string, classes: {name: string, color: string | null}[], mpp: number,
  *   mpp_range: [number, number], sha256: string, background?: string[],
+ *   title?: string, licence?: string, research_only?: boolean, label_kinds?: string[],
  *   trust?: {upscaler: string, compared: string}}} Model trust: of the trust map of an upscaler */
 
 /** Side of the largest region that is computed at once, beside the slides: base-plane pixels. */
@@ -31,6 +32,10 @@ export const QUICK_SIDE = 8192;
 
 const KINDS = {
   patch: "areas, patch by patch", dense: "areas, pixel by pixel", instance: "single objects", heatmap: "heat map",
+};
+
+const LABELS = {
+  exact: "drawn truth", hand: "labels by hand", weak: "weak labels", teacher: "labels of another model",
 };
 
 /** Whether a model predicts layers (and does not make pixels). @param {{kind: string}} model */
@@ -108,6 +113,24 @@ export function modelText(model) {
   const background = new Set(model.background ?? []);
   const classes = model.classes.map((each) => each.name).filter((name) => !background.has(name));
   return [KINDS[model.kind] ?? model.kind, listText(classes, 6)].filter(Boolean).join(": ");
+}
+
+/** Kind of the labels that a model learnt from; empty where its card does not say. @param {{label_kinds?: string[]}} model */
+export function labelsText({ label_kinds: kinds = [] }) {
+  return kinds.length ? `learnt from ${listText(kinds.map((kind) => LABELS[kind] ?? kind), 4)}` : "";
+}
+
+/** Models in the order they are offered in: those that fit the slide first, of these the free ones first.
+ * @param {Model[]} models @param {number | null} storedMpp @returns {Model[]} */
+export function inOrder(models, storedMpp) {
+  const rank = (/** @type {Model} */ model) => (whyNot(model, storedMpp) === null ? (model.research_only ? 1 : 0) : 2);
+  return [...models].sort((one, other) => rank(one) - rank(other));
+}
+
+/** The model that is chosen where nobody chose: the first that fits and is not for research only.
+ * @param {Model[]} ordered @param {number | null} storedMpp @returns {Model | undefined} */
+export function defaultOf(ordered, storedMpp) {
+  return ordered.find((model) => whyNot(model, storedMpp) === null && !model.research_only);
 }
 
 /** The first few names. @param {string[]} names @param {number} most */

@@ -58,7 +58,9 @@ export class ModelSheet {
 
   /** @param {string} title @param {ModelCard[]} models */
   group(title, models) {
-    return make("optgroup", { label: title }, models.map((each) => make("option", { value: each.name, text: each.name })));
+    return make("optgroup", { label: title }, models.map((each) => (
+      make("option", { value: each.name, text: each.research_only ? `${each.name} (research only)` : each.name })
+    )));
   }
 
   /** @param {string} name */
@@ -77,7 +79,7 @@ function cardSections(card, storedMpp) {
   const learnt = dataRows(card);
   return [
     make("h3", { class: "model-name" }, [card.name, make("span", { class: "quiet", text: kindText(card) })]),
-    listOf("Facts", factRows(card, storedMpp).slice(1)),
+    listOf("Facts", factRows(card, storedMpp).filter(([name]) => name !== "Does")),
     ...(table ? [make("section", {}, [make("h3", { text: "Scores" }), tableOf(table)])] : []),
     ...(learnt.length ? [listOf("Training data", learnt, "wide")] : []),
     ...(trainingRows(card).length ? [listOf("Training", trainingRows(card))] : []),

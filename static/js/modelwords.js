@@ -1,7 +1,7 @@
 /** What the card of a model says, for upscalers and predictors alike: rows, tables and lines of text. Pure. */
 
 import { countText, plural } from "./format.js";
-import { modelText, whyNot } from "./jobwords.js";
+import { labelsText, modelText, whyNot } from "./jobwords.js";
 
 /**
  * A card as `/api/models` gives it; what is not stated is not shown.
@@ -14,7 +14,10 @@ import { modelText, whyNot } from "./jobwords.js";
  * @property {[number, number]} mpp_range µm per stored pixel
  * @property {string} sha256
  * @property {string} [architecture]
+ * @property {string} [title]
  * @property {string} [licence]
+ * @property {boolean} [research_only] the licence or that of a training set forbids other use
+ * @property {string[]} [label_kinds]
  * @property {Record<string, any>} [degradation]
  * @property {Record<string, any>[]} [data]
  * @property {Record<string, any>[]} [scores]
@@ -48,13 +51,15 @@ export function factRows(card, storedMpp) {
   const range = `${tidy(low)}–${tidy(high)} µm per stored pixel`;
   const fits = storedMpp ? ` · this slide: ${tidy(storedMpp)}, ${unfit === null ? "fits" : "does not fit"}` : "";
   return known([
+    ["Title", card.title],
     ["Does", kindText(card)],
     ["Network", card.architecture],
     ["Parameters", card.parameters === undefined ? "" : countText(card.parameters)],
     ["Made for", range + fits],
     ["Looks around", card.halo === undefined ? "" : `${countText(card.halo)} stored px on each side of a tile or window`],
     ["Trained for", degradationText(card.degradation ?? {})],
-    ["Licence", card.licence],
+    ["Learnt from", labelsText(card).replace("learnt from ", "")],
+    ["Licence", [card.licence, card.research_only && "for research only: never chosen by itself"].filter(Boolean).join(" · ")],
     ["SHA-256", card.sha256],
   ]);
 }
@@ -135,6 +140,7 @@ export function dataRows(card) {
       counted && `${countText(set[counted])} ${counted}`,
       set.slides?.length && `${plural(set.slides.length, "slide")}: ${namesText(set.slides)}`,
       set.labels && `labels: ${set.labels}`,
+      set.used,
       set.licence && `licence: ${set.licence}`,
       set.credit,
     ];
@@ -144,8 +150,9 @@ export function dataRows(card) {
 
 /** @param {ModelCard} card @returns {Row[]} */
 export function trainingRows(card) {
-  const { steps, commit, stages, hardware, minutes } = card.training ?? {};
+  const { steps, commit, stages, hardware, minutes, unfinished } = card.training ?? {};
   return known([
+    ["Not finished", unfinished],
     ["Steps", Number.isFinite(steps) ? countText(steps) : ""],
     ["Stages", stages?.length > 1 ? String(stages.length) : ""],
     ["Minutes", Number.isFinite(minutes) ? countText(Math.round(minutes)) : ""],

@@ -28,7 +28,8 @@ export class SourceSwitch {
   /** @param {Source} source @param {number} networks super-resolution models on offer */
   parts(source, networks) {
     if (!this.listed.includes(source)) {
-      const names = { stored: "Stored", bicubic: "Bicubic", auto: "Auto", scan: "Scan", sr: networks > 1 ? source.source : "SR" };
+      const own = networks > 1 || source.model?.research_only ? nameOf(source) : "SR";
+      const names = { stored: "Stored", bicubic: "Bicubic", auto: "Auto", scan: "Scan", sr: own };
       return [this.option(source.source, names[source.kind] ?? source.source, source.label)];
     }
     return source === this.listed[0] ? [this.option(source.source, "SR", "Super-resolution by the model beside"), this.list()] : [];
@@ -46,7 +47,7 @@ export class SourceSwitch {
   list() {
     this.choice = /** @type {HTMLSelectElement} */ (make("select", {
       class: "source-models", "aria-label": "Super-resolution model", onchange: () => this.stage.choose(this.choice.value),
-    }, this.listed.map((each) => make("option", { value: each.source, text: each.source, title: each.label }))));
+    }, this.listed.map((each) => make("option", { value: each.source, text: nameOf(each), title: each.label }))));
     return this.choice;
   }
 
@@ -65,4 +66,9 @@ export class SourceSwitch {
     }
     for (const radio of byId("sources").querySelectorAll("input")) radio.checked = radio.value === active.source;
   }
+}
+
+/** Name of a network, with the word that its licence asks for. @param {Source} source */
+function nameOf(source) {
+  return source.model?.research_only ? `${source.source} (research only)` : source.source;
 }

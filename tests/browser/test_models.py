@@ -7,7 +7,9 @@ import json
 import pytest
 
 from tests.browser.tab import Tab, api_json
+from tests.train.hand_made import write_run
 from tests.versions import FakeNetwork
+from train.publish import Wish, publish
 
 NEAR = "#x=2200&y=1200&z=1&l=none"
 SCORES = [
@@ -187,3 +189,60 @@ CASES = [
 def test_words_of_a_card(tab, site, body, value):
     tab.page.goto(f"{site.url}/")
     assert tab.module("modelwords", f"return m.{body}") == value
+
+
+def shown_models(tab: Tab) -> list[str]:
+    """Names that the predict panel offers."""
+    return tab.page.locator(".model strong").all_inner_texts()
+
+
+def test_a_model_published_while_the_page_is_open_is_offered_when_the_panel_opens_again(
+    panel_tab, panel_site, tmp_path
+):
+    tab = panel_tab.view(panel_site.liver, NEAR)
+    tab.press("j", settle=False)
+    tab.page.get_by_role("radio", name="tissue-fast").check()
+    assert "violet" not in shown_models(tab)
+    tab.press("j", settle=False)
+    publish(write_run(tmp_path / "violet"), panel_site.library.root, Wish("violet", title="Violet tissue"))
+    tab.press("j", settle=False)
+    row = tab.page.locator(".model", has_text="violet")
+    row.wait_for()
+    assert row.locator(".quiet").all_inner_texts() == [
+        "Violet tissue", "areas, pixel by pixel: Tumour", "learnt from drawn truth",
+    ]  # fmt: skip
+    assert tab.page.get_by_role("radio", name="tissue-fast").is_checked(), "what was chosen stays chosen"
+    tab.page.get_by_role("button", name="Card of violet").click()
+    assert row_of_sheet(tab, "Title") == "Violet tissue" and row_of_sheet(tab, "Learnt from") == "drawn truth"
+    assert "violet" in tab.page.locator("#model-choice option").all_inner_texts()
+    tab.press("Escape")
+
+
+def row_of_sheet(tab: Tab, name: str) -> str:
+    card(tab)
+    return row(tab, name)
+
+
+def test_a_model_for_research_only_says_so_and_is_never_chosen_by_itself(open_tab, site):
+    free = {
+        "name": "z-free", "kind": "patch", "classes": [{"name": "A", "color": None}], "mpp": 0.5, "sha256": "ab",
+        "mpp_range": [0.4, 0.62], "licence": "MIT", "research_only": False, "label_kinds": ["hand"],
+    }  # fmt: skip
+    nc = {**free, "name": "a-nc", "licence": "CC BY-NC-SA 4.0", "research_only": True}
+    tab, offered = open_tab(), [nc, free]
+    tab.page.route("**/api/models", lambda route: route.fulfill(json={"models": offered}))
+    tab.view(site.liver, NEAR)
+    tab.press("j", settle=False)
+    tab.page.get_by_role("radio", name="z-free").wait_for()
+    assert shown_models(tab) == ["z-free", "a-nc"] and tab.page.get_by_role("radio", name="z-free").is_checked()
+    assert tab.page.get_by_text("Research only: CC BY-NC-SA 4.0").is_visible()
+    tab.page.get_by_role("button", name="Card of a-nc").click()
+    assert row_of_sheet(tab, "Licence") == ("CC BY-NC-SA 4.0 · for research only: never chosen by itself")
+    assert "a-nc (research only)" in tab.page.locator("#model-choice option").all_inner_texts()
+    tab.press("Escape")
+    offered.remove(free)
+    tab.press("j", settle=False).press("j", settle=False)
+    tab.page.get_by_text("Choose a model.").wait_for()
+    assert tab.page.get_by_role("button", name="Predict the slide").is_disabled()
+    tab.page.get_by_role("radio", name="a-nc").check()
+    assert tab.page.get_by_role("button", name="Predict the slide").is_enabled()

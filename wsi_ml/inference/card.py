@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ml.errors import ModelUnavailableError
+from wsi_ml.sr.upscaler import are_rows, read_json
 
 KINDS = ("patch", "dense", "instance", "heatmap")
 ACTIVATIONS = ("softmax", "sigmoid")
+AROUND = ("around interior", "around boundary")
+"""Channels of an `instance` model whose objects lie within objects of another kind, told by these; the card's
+`postprocess` then has `within`."""
 CARD_FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _FIELDS = ("name", "kind", "mpp", "side", "halo", "stride", "sha256", "postprocess")
+_NETWORK_FIELDS = ("patch", "picture", "normalise", "task")
+"""Fields that only some networks have: side of their patches or pictures, how colours are prepared, which head."""
 _PARSED = ("classes", "channels", "mpp_range", "background", "format")
 
 
@@ -37,8 +43,8 @@ class PredictorCard:
     """One of KINDS: `patch` (a vector a window), `dense`, `instance`, `heatmap` (one value a cell)."""
     classes: tuple[PredictorClass, ...]
     channels: tuple[str, ...]
-    """Names of the map's channels: the classes' for `patch` and `dense`; `interior`, `boundary` and then the classes'
-    (where there is more than one) for `instance`; one for `heatmap`."""
+    """Names of the map's channels: the classes' for `patch` and `dense`; `interior`, `boundary`, the classes' (where
+    there is more than one) and AROUND (where `postprocess` has `within`) for `instance`; one for `heatmap`."""
     mpp: float
     """µm per stored pixel that it was trained at."""
     mpp_range: tuple[float, float]
@@ -83,8 +89,7 @@ class PredictorCard:
         parts = {name: getattr(self, name) for name in (*_FIELDS, "channels", "background")}
         classes = [(each.name, each.color) for each in self.classes]
         network = {name: self.about.get(name) for name in ("architecture", "config", "activation", "multiple")}
-        if "patch" in self.about:
-            network["patch"] = self.about["patch"]
+        network |= {name: self.about[name] for name in _NETWORK_FIELDS if name in self.about}
         return hashlib.sha256(json.dumps([parts, classes, network], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -101,13 +106,7 @@ class PredictorCard:
 
 def read_card(file: Path) -> PredictorCard:
     """Card in a JSON file; raises ModelUnavailableError naming the file when it cannot be read or is no predictor's."""
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelUnavailableError(f"The model card {file.name} cannot be read: {type(error).__name__}.") from error
-    if not isinstance(value, dict):
-        raise ModelUnavailableError(f"The model card {file.name} is damaged: it holds no JSON object.")
-    card = card_from_json(value, file.name)
+    card = card_from_json(read_json(file), file.name)
     if card.name != file.stem:
         raise ModelUnavailableError(
             f"The model card {file.name} calls itself “{card.name}”; rename it to {card.name}.json."
@@ -118,10 +117,9 @@ def read_card(file: Path) -> PredictorCard:
 def is_predictor(file: Path) -> bool:
     """True for a JSON file that is not the card of a model of another kind (super-resolution)."""
     try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        return read_json(file).get("kind") in KINDS
+    except ModelUnavailableError:
         return True
-    return not isinstance(value, dict) or value.get("kind") in KINDS
 
 
 def card_from_json(value: dict[str, Any], file_name: str = "given") -> PredictorCard:
@@ -147,11 +145,11 @@ def card_from_json(value: dict[str, Any], file_name: str = "given") -> Predictor
             postprocess=dict(value.get("postprocess", {})),
             about={name: each for name, each in value.items() if name not in _FIELDS and name not in _PARSED},
         )
+        fault = _fault(card)
     except KeyError as error:
         raise ModelUnavailableError(f"The model card {file_name} has no field {error}.") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelUnavailableError(f"The model card {file_name} is damaged: {error}.") from error
-    fault = _fault(card)
     if fault:
         raise ModelUnavailableError(f"The model card {file_name} is wrong: {fault}.")
     return card
@@ -161,7 +159,8 @@ def _fault(card: PredictorCard) -> str:
     """The first thing in a card that contradicts the contract, in words; empty when there is none."""
     names = tuple(each.name for each in card.classes)
     named = {"patch": names, "dense": names, "heatmap": card.channels[:1]}
-    instance = ("interior", "boundary", *(names if len(names) > 1 else ()))
+    around = AROUND if card.postprocess.get("within") else ()
+    instance = ("interior", "boundary", *(names if len(names) > 1 else ()), *around)
     weights, activation = card.about.get("weights", ""), card.about.get("activation")
     checks = (
         (NAME.fullmatch(card.name), "its name may hold letters, digits, dots, dashes and underscores only"),
@@ -176,5 +175,10 @@ def _fault(card: PredictorCard) -> str:
         (isinstance(weights, str) and weights and Path(weights).name == weights, "weights is not a file's plain name"),
         (activation in ACTIVATIONS, f"activation is none of {', '.join(ACTIVATIONS)}"),
         (isinstance(card.about.get("config", {}), dict), "config is not an object"),
+        (type(card.about.get("parameters", 0)) is int, "parameters is no whole number"),
+        (
+            are_rows(card.about.get("data", [])) and are_rows(card.about.get("scores", [])),
+            "data and scores are not lists of objects",
+        ),
     )
     return next((text for holds, text in checks if not holds), "")

@@ -159,11 +159,17 @@ def _fault(card: UpscalerCard) -> str:
         (card.weights and Path(card.weights).name == card.weights, "weights is not a file's plain name"),
         (isinstance(card.config, dict), "config is not an object"),
         (isinstance(card.trust, dict), "trust is not an object"),
+        (are_rows(card.data) and are_rows(card.scores), "data and scores are not lists of objects"),
     )
     fault = next((text for holds, text in checks if not holds), "")
     if not fault:
         calibration_of(card.trust, card.sha256)
     return fault
+
+
+def are_rows(value: object) -> bool:
+    """True for a list of JSON objects."""
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def read_card(file: Path) -> UpscalerCard:
@@ -180,7 +186,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object of a card's file, whatever kind of model it describes; raises ModelUnavailableError."""
     try:
         value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+        json.dumps(value, allow_nan=False)  # NaN and infinity are read but no browser takes them
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailableError(f"The model card {file.name} cannot be read: {type(error).__name__}.") from error
     if not isinstance(value, dict):
         raise ModelUnavailableError(f"The model card {file.name} is damaged: it holds no JSON object.")
