@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from train import loop, script
+from train import command, loop, script
+from train.cerberus_config import PRESETS, Config, batch_settings, settled
 from train.cerberus_data import CerberusData, open_data
 from train.cerberus_watching import look
-from train.config import key
 from train.course import Course
 from train.presets import Stage
-from train.script import PRESET_S, UNSET, Run, RunConfig, as_rgb, on_device
+from train.script import Run, as_rgb, on_device
 from train.watching import averaged
-from wsi_ml.data.task_batches import PATCH, SAMPLERS, TARGETS, TaskBatchSettings
-from wsi_ml.data.task_pictures import INSTANCE_TASKS, SETS, TYPE, instance_task
+from wsi_ml.data.task_batches import PATCH
+from wsi_ml.data.task_pictures import TYPE, instance_task
 from wsi_ml.errors import BadRequestError
 from wsi_ml.models import parameter_count
 from wsi_ml.models.cerberus import Cerberus, CerberusConfig
@@ -38,101 +38,6 @@ from wsi_ml.models.foreign import LoadReport, copy_partial, load_partial
 from wsi_ml.models.task_losses import TASK_WEIGHTS, instance_loss, patch_loss, type_loss
 
 RATE_DROP = 0.1
-KNOWN = (*INSTANCE_TASKS, f"nuclei{TYPE}", PATCH)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What the keys below do not name."""
-
-    batch: int = 27
-    side: int = 448
-    patch_side: int = 144
-    width: int = 64
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    steps: int = 90_000
-    drop_after: int = 70_000
-    rate: float = 1e-3
-    sampler: str = "paper"
-    weights: str = "paper"
-    average: float = 0.0
-
-
-PRESETS = {
-    "paper": Preset(),
-    # Their 140 epochs are not converted to steps; see docs/training.md.
-    "authors-code": Preset(batch=12, drop_after=75_000, sampler="authors", weights="authors"),
-    "tiny": Preset(4, 96, 48, 16, (1, 1, 1, 1), 300, 240, 3e-3, average=0.98),
-}
-
-
-@dataclass(frozen=True)
-class Config(RunConfig):
-    """Keys of the training; the meanings are printed by `--help`."""
-
-    run: str = key("runs/cerberus", "folder of this run: state, journal, pictures, TensorBoard")
-    preset: str = key("paper", f"settings that the keys below do not name: {', '.join(PRESETS)} (minutes on a CPU)")
-    tasks: tuple[str, ...] = key((*INSTANCE_TASKS, PATCH), f"what is learned, any of {', '.join(KNOWN)}")
-    data: str = key("../shared/data", "folder of the data sets")
-    nuclei_sets: tuple[str, ...] = key(("dsb2018",), f"sets that teach nuclei: {', '.join(SETS)} (monuseg: research)")
-    scenes: int = key(4, "drawn scenes for gland, lumen and, in nuclei_sets, drawn nuclei")
-    scene_parts: int = key(9, "parts of 512 stored pixels of each scene, 1...9")
-    target: str = key("plus", f"instances as {' or '.join(TARGETS)}: eroded interior without or with contour")
-    sampler: str = key("", f"how batches mix tasks: {', '.join(SAMPLERS)}; empty: the preset's")
-    patch_share: float = key(0.3, "samplers paper and fixed: share of batches that are of patches")
-    task_weights: str = key("", "factors of the tasks' losses: paper (all 1) or authors; empty: the preset's")
-    type_weights: tuple[str, ...] = key((), "weights of the types, background first; none: by the types' pixels")
-    side: int = key(PRESET_S, "side of a picture with instances, a multiple of 16; 0: the preset's")
-    patch_side: int = key(PRESET_S, "side of a patch, a multiple of 16; 0: the preset's")
-    width: int = key(PRESET_S, "channels of the finest features; 0: the start's, else the preset's")
-    drop_after: int = key(PRESET_S, "steps after which the rate falls to a tenth; 0: in the preset's proportion")
-    start: str = key("", "weights of a ResNet-34 to start from (.safetensors, torchvision's names)")
-    start_run: str = key("", "run to put new heads on: all that it has learned is frozen, batch norm included")
-    validation_pictures: int = key(8, "pictures of each task and patches of each class that are looked at")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is not {', '.join(PRESETS)}")
-        if not self.tasks or set(self.tasks) - set(KNOWN):
-            raise ValueError(f"tasks are some of {', '.join(KNOWN)}, not {', '.join(self.tasks) or 'none'}")
-        if set(self.nuclei_sets) - set(SETS):
-            raise ValueError(f"nuclei_sets are some of {', '.join(SETS)}, not {', '.join(self.nuclei_sets)}")
-        if self.task_weights not in ("", "paper", "authors"):
-            raise ValueError(f"task_weights {self.task_weights!r} is not paper or authors")
-        if self.start and self.start_run:
-            raise ValueError("start and start_run cannot both be told")
-
-
-def settled(config: Config, here: loop.Ranks) -> Config:
-    """The preset's values in place of what was not told; the drop keeps its place where steps are told."""
-    chosen = PRESETS[config.preset]
-    steps = config.steps or chosen.steps
-    whole = dataclasses.replace(
-        config,
-        steps=steps,
-        batch=config.batch or chosen.batch,
-        side=config.side or chosen.side,
-        patch_side=config.patch_side or chosen.patch_side,
-        rate=config.rate or chosen.rate,
-        drop_after=config.drop_after or steps * chosen.drop_after // chosen.steps,
-        average=chosen.average if config.average == UNSET else config.average,
-        warm_up=max(0, config.warm_up),
-        sampler=config.sampler or chosen.sampler,
-        task_weights=config.task_weights or chosen.weights,
-    )
-    parts = here.world * whole.accumulate
-    if whole.batch % parts:
-        raise ValueError(f"batch {whole.batch} is no multiple of ranks times accumulate, {parts}")
-    return whole
-
-
-def batch_settings(config: Config, here: loop.Ranks) -> TaskBatchSettings:
-    """What one rank's part of a step is made of."""
-    rows = config.batch // (here.world * config.accumulate)
-    return TaskBatchSettings(
-        rows, config.side, config.patch_side, config.target, config.sampler, config.patch_share
-    )  # fmt: skip
 
 
 def network_of(config: Config, data: CerberusData) -> dict[str, Any]:
@@ -149,6 +54,15 @@ def network_of(config: Config, data: CerberusData) -> dict[str, Any]:
     if again:
         raise BadRequestError(f"The run to start from has the task {again[0]} already; name new ones.")
     return {**network, "tasks": network["tasks"] | dense, "patch_classes": network["patch_classes"] or classes}
+
+
+def held_out_by(config: Config, data: CerberusData) -> Config:
+    """The configuration with the names of all that was held out, also by the run that new heads are put on."""
+    before: list[str] = []
+    if config.start_run:
+        before = json.loads((Path(config.start_run) / script.NETWORK_FILE).read_text(encoding="utf-8"))["held_out"]
+    test = tuple(dict.fromkeys((*data.test_names, *(name for name in before if name not in data.validation_names))))
+    return dataclasses.replace(config, validation=data.validation_names, test=test)
 
 
 def start_model(config: Config, network: dict[str, Any], run: Run) -> tuple[Cerberus, str]:
@@ -225,14 +139,18 @@ def rows_by_task(part: dict[str, Tensor], tasks: Sequence[str], known: Sequence[
     return found
 
 
-def task_loss(rows: TaskRows, logits: Tensor, part: dict[str, Tensor], type_weights: Tensor) -> Tensor:
+def task_loss(
+    rows: TaskRows, logits: Tensor, part: dict[str, Tensor], type_weights: Mapping[str, Tensor]
+) -> Tensor:  # fmt: skip
     """The mean loss of a task over the rows that know it."""
     if rows.task == PATCH:
         return patch_loss(logits, part["labels"].clamp(min=0), rows.has)
     if rows.task.endswith(TYPE):
         types = part["types"].long() * rows.has[:, None, None].long()
-        return type_loss(logits, types, type_weights, rows.has)
-    return instance_loss(logits, part["target"].long(), part["weights"], rows.has)
+        return type_loss(logits, types, type_weights[rows.task], rows.has)
+    # Other rows may hold classes that this task does not have.
+    target = part["target"].long() * rows.has[:, None, None].long()
+    return instance_loss(logits, target, part["weights"], rows.has)
 
 
 def counts_of(by_part: Sequence[Sequence[TaskRows]], tasks: Sequence[str], run: Run) -> dict[str, float]:
@@ -245,7 +163,7 @@ def counts_of(by_part: Sequence[Sequence[TaskRows]], tasks: Sequence[str], run: 
 
 def task_step(
     parts: list[dict[str, Tensor]], network: Any, model: nn.Module, known: Sequence[str], config: Config,
-    type_weights: Tensor, run: Run,
+    type_weights: Mapping[str, Tensor], run: Run,
 ) -> dict[str, float]:  # fmt: skip
     """Gradients over all parts of a step; gives the loss of each task that occurs and their weighted sum, `total`.
 
@@ -322,10 +240,11 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=config.rate)
     average = loop.Average(model, config.average)
     start = script.resumed(run, resume, model, average, optimizer)
-    held_out = dataclasses.replace(config, validation=data.validation_names, test=data.test_names)
-    script.write_network(run, held_out, "cerberus", "cerberus", network, data.source.classes)
+    script.write_network(run, held_out_by(config, data), "cerberus", "cerberus", network, data.source.classes)
     facts = {"parameters": parameter_count(model), "classes": data.source.classes, "taken": taken, **data.counts()}
-    type_weights = torch.tensor(data.type_weights(config), device=run.device)
+    type_weights = {
+        task: torch.tensor(weights, device=run.device) for task, weights in data.type_weights(config).items()
+    }  # fmt: skip
     runnable: Any = torch.compile(model) if config.compile else model
 
     with Course(config, run, start, step_flops(model, config, data, run), facts) as course:
@@ -345,8 +264,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("cerberus", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("cerberus", Config, train, argv)
 
 
 if __name__ == "__main__":

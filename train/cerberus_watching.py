@@ -13,9 +13,10 @@ from train.script import Run, as_rgb
 from wsi_ml.data.instance_targets import relabelled
 from wsi_ml.data.task_augment import cut_square
 from wsi_ml.data.task_batches import PATCH, middle
-from wsi_ml.data.task_pictures import TYPE, TaskPicture, instance_task
+from wsi_ml.data.task_pictures import POINTS, TYPE, TaskPicture, instance_task
 from wsi_ml.inference.cerberus_objects import find_objects_of
-from wsi_ml.metrics.label_maps import detection, mean_scores, overlap_dice
+from wsi_ml.inference.point_objects import find_points
+from wsi_ml.metrics.label_maps import centre_scores, centres, detection, mean_scores, overlap_dice
 from wsi_ml.models.cerberus import Cerberus
 
 COLOURS = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [213, 94, 0]], np.uint8)
@@ -39,6 +40,8 @@ def look(
     for task in tasks:
         if task == PATCH:
             values |= _look_at_patches(model, data, run)
+        elif task.endswith(POINTS):
+            values |= _look_at_points(model, task, data.pictures[task], side, data.source.settings.point_radius, run)
         elif task.endswith(TYPE):
             values |= _look_at_types(model, task, data.pictures[instance_task(task)], side, run)
         else:
@@ -77,6 +80,18 @@ def _look_at_types(
             right += np.bincount(types[types == told], minlength=256)
     known = np.flatnonzero(all_of[1:]) + 1
     return {f"pixel_recall/{task}": round(float((right[known] / all_of[known]).mean()), 4)} if len(known) else {}
+
+
+def _look_at_points(
+    model: Cerberus, task: str, pictures: Sequence[TaskPicture], side: int, radius: float, run: Run
+) -> dict[str, Any]:  # fmt: skip
+    """F1 of the places told, counted over all pictures."""
+    rng, found = np.random.default_rng(0), []
+    for picture in pictures:
+        rgb, truth = cut_square((picture.rgb, picture.labels), side, rng, vary=False)
+        found.append((centres(relabelled(truth)), find_points(tell(model, rgb, task, run)[1], radius)))
+    f1 = centre_scores(found)["f1"]
+    return {} if f1 is None else {f"f1/{task}": round(f1, 4)}
 
 
 def _look_at_patches(model: Cerberus, data: CerberusData, run: Run) -> dict[str, Any]:

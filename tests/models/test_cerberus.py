@@ -5,7 +5,7 @@ import torch
 
 from wsi_ml.errors import BadRequestError
 from wsi_ml.models import build, parameter_count, weightless
-from wsi_ml.models.cerberus import CerberusConfig
+from wsi_ml.models.cerberus import Cerberus, CerberusConfig
 
 SIX = {"gland": 3, "lumen": 3, "nuclei": 3, "nuclei_type": 7, "gland_type": 3}
 
@@ -86,3 +86,15 @@ def test_other_sizes_are_refused(size):
 def test_shapes_without_sense_are_refused(config):
     with pytest.raises(BadRequestError, match="cerberus"):
         CerberusConfig(**config)
+
+
+@torch.inference_mode()
+def test_what_is_told_without_a_halo_is_what_the_whole_has_there():
+    torch.manual_seed(4)
+    model = Cerberus(CerberusConfig({"nuclei": 3}, 0, 4, (1, 1, 1, 1)))
+    rgb = torch.rand(2, 3, 160, 176)
+    with torch.no_grad():
+        model.train()(rgb)
+    whole = model.eval()(rgb)["nuclei"]
+    for halo in (1, 16, 45, 64):
+        assert torch.allclose(model(rgb, None, halo)["nuclei"], whole[:, :, halo:-halo, halo:-halo], atol=1e-5)

@@ -83,7 +83,7 @@ def test_the_loss_is_the_sum_of_masked_means_and_gradients_follow(run):
     config, model = a_config(), a_model()
     (part,) = parts_of(config)
     assert len(part["task"].unique()) == 2
-    terms = cerberus.task_step([part], model, model, KNOWN, config, torch.ones(1), run)
+    terms = cerberus.task_step([part], model, model, KNOWN, config, {}, run)
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     told = a_model()(as_rgb(part["rgb"]), ["gland", "nuclei"])
     by_hand = {}
@@ -98,7 +98,7 @@ def test_the_loss_is_the_sum_of_masked_means_and_gradients_follow(run):
     assert not any(name.startswith("patch") for name in gradients)
     assert all(gradients[name].abs().sum() > 0 for name in ("encoder.conv1.weight", "decoders.gland.head.3.weight"))
     weighted = cerberus.task_step(
-        [part], a_model(), a_model(), KNOWN, a_config(task_weights="authors"), torch.ones(1), run
+        [part], a_model(), a_model(), KNOWN, a_config(task_weights="authors"), {}, run
     )  # fmt: skip
     assert weighted["total"] == pytest.approx(1.4 * by_hand["gland"] + by_hand["nuclei"], rel=1e-5)
 
@@ -109,10 +109,10 @@ def test_patches_alone_teach_encoder_and_patch_head(run):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     logits = model.eval()(as_rgb(part["rgb"]), ["patch"])["patch"]
-    terms = cerberus.task_step([part], model, model, KNOWN, config, torch.ones(1), run)
+    terms = cerberus.task_step([part], model, model, KNOWN, config, {}, run)
     assert terms["loss/patch"] == pytest.approx(patch_loss(logits, part["labels"], torch.ones(4)).item(), rel=1e-5)
     model.train()
-    cerberus.task_step([part], model, model, KNOWN, config, torch.ones(1), run)
+    cerberus.task_step([part], model, model, KNOWN, config, {}, run)
     optimizer.step()
     after = model.state_dict()
     changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
@@ -136,11 +136,11 @@ def test_parts_of_unlike_counts_count_every_row_the_same(run):
     config, model = a_config(), a_model().eval()
     (part,) = parts_of(config)
     model.requires_grad_(True)
-    whole = cerberus.task_step([part], model, model, KNOWN, config, torch.ones(1), run)
+    whole = cerberus.task_step([part], model, model, KNOWN, config, {}, run)
     wanted = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
     cut = [{name: values[rows] for name, values in part.items()} for rows in (slice(0, 3), slice(3, 4))]
-    terms = cerberus.task_step(cut, model, model, KNOWN, config, torch.ones(1), run)
+    terms = cerberus.task_step(cut, model, model, KNOWN, config, {}, run)
     assert terms == pytest.approx(whole, rel=1e-5)
     for name, each in model.named_parameters():
         if name in wanted:
@@ -153,7 +153,7 @@ def test_types_are_learnt_of_rows_that_know_them(run):
     part["types"][0] = 0
     model = a_model(CerberusConfig({"nuclei_type": 4}, 0, 4, (1, 1, 1, 1)))
     weights = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    terms = cerberus.task_step([part], model, model, ("nuclei",), config, weights, run)
+    terms = cerberus.task_step([part], model, model, ("nuclei",), config, {"nuclei_type": weights}, run)
     logits = a_model(model.config)(as_rgb(part["rgb"]))["nuclei_type"]
     has = torch.tensor([0.0, 1.0, 1.0, 1.0])
     wanted = type_loss(logits, part["types"].long(), weights, has).item()
@@ -243,7 +243,7 @@ def test_a_task_that_the_start_has_is_no_new_head(settings, tmp_path, capsys):
 def test_type_weights_are_inverse_to_pixels_with_mean_one():
     config = a_config(tasks=("nuclei_type",))
     data = cerberus.open_data(config, cerberus.batch_settings(config, HERE))
-    weights = data.type_weights(config)
+    weights = data.type_weights(config)["nuclei_type"]
     types = np.concatenate([picture.types.ravel() for picture in data.source.pictures["nuclei"]])
     pixels = np.bincount(types, minlength=4)
     assert weights[0] == 0 and weights[3] == 0  # no pixel has type 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,8 +19,10 @@ from wsi_ml.errors import BadRequestError
 
 HALF = 0.5
 LEAST_MASK, LEAST_SEED = 8, 4
-"""Pixels of a nucleus's region and of its seed."""
+"""Pixels of a nucleus's region and of its seed, at full scale."""
 BASE_NUCLEI_SIDE = 3
+FORGIVEN = 0.25
+"""Part of a pixel that the side of a disc may lack: slides have 0.499 or 0.502 µm per pixel where they mean 0.5."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ BASE_RULES: Mapping[str, GrowthRules] = {
 }
 
 
-def find_objects_of(task: str, maps: np.ndarray, scale: float = 1.0) -> np.ndarray:
+def find_objects_of(
+    task: str, maps: np.ndarray, scale: float = 1.0, threshold: float | None = None
+) -> np.ndarray:  # fmt: skip
     """Label map of a task's objects; `scale` is map pixels per pixel at 0.5 µm (1, or 0.5 for glands on whole slides).
 
-    Raises BadRequestError for an unknown task or maps of another form.
+    `threshold` goes before the task's own. Raises BadRequestError for an unknown task or maps of another form.
     """
     if maps.ndim != 3 or maps.shape[0] not in (1, 2) or not np.issubdtype(maps.dtype, np.floating):
         raise BadRequestError(
@@ -54,26 +58,29 @@ def find_objects_of(task: str, maps: np.ndarray, scale: float = 1.0) -> np.ndarr
         )
     if task not in BASE_RULES:
         raise BadRequestError(f"There are no rules for objects of {task!r}; there are {', '.join(BASE_RULES)}.")
-    if maps.shape[0] == 1:
-        return grown_objects(maps[0], BASE_RULES[task], scale)
-    if task == "nuclei":
-        return nuclei_objects(maps[0], maps[1])
-    return grown_objects(maps[0] - (maps[1] > HALF), PLUS_RULES[task], scale)
+    if task == "nuclei" and maps.shape[0] == 2:
+        return nuclei_objects(maps[0], maps[1], scale, HALF if threshold is None else threshold)
+    rules = (BASE_RULES if maps.shape[0] == 1 else PLUS_RULES)[task]
+    rules = rules if threshold is None else replace(rules, threshold=threshold)
+    interior = maps[0] if maps.shape[0] == 1 else maps[0] - (maps[1] > HALF)
+    return grown_objects(interior, rules, scale)
 
 
-def nuclei_objects(interior: np.ndarray, contour: np.ndarray) -> np.ndarray:
+def nuclei_objects(
+    interior: np.ndarray, contour: np.ndarray, scale: float = 1.0, threshold: float = HALF
+) -> np.ndarray:  # fmt: skip
     """Nuclei: seeds of high interior flooded over the region where interior or contour is likely."""
-    region = (interior + contour > HALF).astype(np.uint8)
+    region = (interior + contour > threshold).astype(np.uint8)
     region = cv2.erode(region, disc(BASE_NUCLEI_SIDE), borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    region = _labelled(region, LEAST_MASK) > 0
-    seeds = _filled(_labelled(interior > HALF, LEAST_SEED) > 0)
+    region = _labelled(region, int(LEAST_MASK * scale * scale)) > 0
+    seeds = _filled(_labelled(interior > HALF, int(LEAST_SEED * scale * scale)) > 0)
     return flood(-interior, _labelled(seeds, 1), region)
 
 
 def grown_objects(interior: np.ndarray, rules: GrowthRules, scale: float) -> np.ndarray:
     """Connected interiors, each grown by a disc, its holes filled; where two then overlap, the later number stays."""
     parts = _labelled(interior > rules.threshold, int(rules.least * scale * scale))
-    side = int(rules.grow * scale)
+    side = grown_by(rules, scale)
     element, grown = disc(max(1, side)), np.zeros(parts.shape, np.int32)
     for number, box in boxes(parts):
         rows, columns = (slice(max(0, part.start - side), part.stop + side) for part in box)
@@ -81,6 +88,11 @@ def grown_objects(interior: np.ndarray, rules: GrowthRules, scale: float) -> np.
         mask = cv2.dilate(mask, element, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         grown[rows, columns][_filled(mask > 0)] = number
     return grown
+
+
+def grown_by(rules: GrowthRules, scale: float) -> int:
+    """Side of the disc, in map pixels, by which interiors grow."""
+    return int(rules.grow * scale + FORGIVEN)
 
 
 def lumina_within(lumina: np.ndarray, glands: np.ndarray) -> np.ndarray:
@@ -104,26 +116,30 @@ def majority_types(labels: np.ndarray, types: np.ndarray) -> dict[int, tuple[int
 def flood(heights: np.ndarray, seeds: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Watershed by priority (Meyer 1994): from the seeds over the region, lowest height first, first come of equals.
 
-    Seeds outside the region are not kept; a part of the region without a seed stays 0.
+    Seeds outside the region are not kept; a part of the region without a seed stays 0. Connected parts of the region
+    do not see each other, so each becomes what it becomes alone.
     """
-    height, width = heights.shape
-    labels = np.pad(np.where(region, seeds, 0), 1).astype(np.int64).ravel()
-    level = np.pad(heights, 1).ravel().tolist()
-    is_open = (np.pad(region, 1).ravel() & (labels == 0)).tolist()
-    owner = labels.tolist()
-    queue = [(level[place], number, place) for number, place in enumerate(np.flatnonzero(labels).tolist())]
+    inside = np.pad(region, 1).ravel()
+    places = np.flatnonzero(inside)
+    numbers = np.full(inside.size, -1, np.int64)
+    numbers[places] = np.arange(len(places))
+    width = heights.shape[1] + 2
+    beside = [numbers[places + step].tolist() for step in (-width, -1, 1, width)]
+    level, owner = np.pad(heights, 1).ravel()[places].tolist(), np.pad(seeds, 1).ravel()[places].tolist()
+    queue = [(level[pixel], age, pixel) for age, pixel in enumerate(np.flatnonzero(owner).tolist())]
     heapq.heapify(queue)
-    age, steps = len(queue), (-(width + 2), -1, 1, width + 2)
+    age = len(queue)
     while queue:
-        _, _, place = heapq.heappop(queue)
-        for step in steps:
-            beside = place + step
-            if is_open[beside]:
-                is_open[beside] = False
-                owner[beside] = owner[place]
-                heapq.heappush(queue, (level[beside], age, beside))
+        _, _, pixel = heapq.heappop(queue)
+        for side in beside:
+            next_ = side[pixel]
+            if next_ >= 0 and not owner[next_]:
+                owner[next_] = owner[pixel]
+                heapq.heappush(queue, (level[next_], age, next_))
                 age += 1
-    return np.array(owner, np.int32).reshape(height + 2, width + 2)[1:-1, 1:-1].copy()
+    labels = np.zeros(inside.size, np.int32)
+    labels[places] = owner
+    return labels.reshape(heights.shape[0] + 2, width)[1:-1, 1:-1].copy()
 
 
 def _labelled(mask: np.ndarray, least: int) -> np.ndarray:
