@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wsi_ml.errors import BadRequestError
+from wsi_ml.errors import BadRequestError, OcularError
 
 ConfigType = TypeVar("ConfigType")
+PUBLISH = ("", "library that gets the run's model when the run has come to its end; empty: none (train.publish)")
+"""Default and meaning of the key `publish`, which every training script has."""
 
 
 def key(default: Any, meaning: str) -> Any:
@@ -63,6 +67,16 @@ def arguments(script: str, config_class: type, argv: list[str] | None) -> argpar
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one key; wins over --config")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
     return parser.parse_args(argv)
+
+
+def ended(work: Callable[[], object]) -> int:
+    """Exit code of a command: 0 when its work ended, 2 with one sentence for what was wrong with a key, run or data."""
+    try:
+        work()
+    except (OcularError, FileNotFoundError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
 
 
 def _convert(value: Any, default: Any) -> Any:

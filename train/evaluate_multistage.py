@@ -3,13 +3,14 @@
     python -m train.evaluate_multistage --run runs/d-joint --output docs/results/d-joint --heatmaps runs/d-joint/heat
 
 A run of the extractor is the row “classifier only”, one of the segmentation “separate”, one of end-to-end “end-to-end”;
-a segmentation on features of ImageNet's trunk is “ImageNet feature”. `--heatmaps` writes the probabilities of every
-slide there is, for `train.pn_stage`.
+a segmentation on features of ImageNet's trunk is “ImageNet feature”, a run of pictures “segmentation only”.
+`--heatmaps` writes the probabilities of every slide there is, for `train.pn_stage`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -26,7 +27,7 @@ from train import loop
 from train.config import config_from_values
 from train.report import number, table
 from train.script import Run
-from train.slide_scoring import heat_picture, joined_scores, scores_of, tell_patches, tell_slide
+from train.slide_scoring import heat_picture, joined_scores, scores_of, tell_patches, tell_pictures, tell_slide
 from train.slide_setup import TUMOUR, Config, open_slides, read_networks
 from train.slide_steps import read_all_features
 from wsi_ml.data.heatmaps import ENDING, Heatmap, heatmap_bytes
@@ -35,12 +36,15 @@ from wsi_ml.data.patch_slides import PatchSlide
 from wsi_ml.data.slide_maps import SlideFeatures
 from wsi_ml.errors import BadRequestError, OcularError
 
-TRAINED = ("extractor", "segmentation", "end-to-end")
+TRAINED = ("extractor", "segmentation", "end-to-end", "picture")
 IMAGENET_FEATURES = 1024
+OTHER = "other"
+"""The part that is all slides of other data."""
 PROPOSED = ("98.14 ± .05 (proposed)", "99.24 ± .03 (proposed)")
 """On CAMELYON16 the table at hand does not say which of the two methods this is."""
 PAPER = {
     "classifier only": ("95.92 ± .11", "96.08 ± .10", "96.23 ± .21", "96.39 ± .67"),
+    "segmentation only": ("92.24 ± .14", "87.21 ± 1.85", "–", "–"),
     "ImageNet feature": ("89.35 ± .59", "78.99 ± 1.59", "–", "–"),
     "separate": ("98.53 ± .03", "99.30 ± .02", PROPOSED[0], PROPOSED[1]),
     "end-to-end": ("98.45 ± .01", "99.34 ± .00", PROPOSED[0], PROPOSED[1]),
@@ -51,9 +55,13 @@ PAPER = {
 class Teller:
     """A run's networks as one call: slide → probability of tumour of each patch, NaN where it was beyond the map."""
 
-    def __init__(self, folder: Path, device: torch.device):
+    def __init__(self, folder: Path, device: torch.device, other: Path | None = None, map_side: int = 0):
+        """`other` is a library or folder to judge all slides of; `map_side` 0 is the training's."""
         _, values, _ = loop.read_state(folder)
         self.config = config_from_values(Config, values)
+        if other is not None:
+            self.config = dataclasses.replace(self.config, data=str(other), validation=(), test=())
+        self.config = dataclasses.replace(self.config, map_side=map_side or self.config.map_side)
         self.networks = read_networks(folder, TRAINED)
         self.run = Run(folder, loop.Ranks(0, 1, 0), device, False)
         for model in (self.networks.extractor, self.networks.segmentation):
@@ -70,11 +78,16 @@ class Teller:
             assert self.networks.segmentation is not None  # noqa: S101 -- that stage has one
             wide = self.networks.segmentation.config.features == IMAGENET_FEATURES
             return "ImageNet feature" if wide else "separate"
-        return "classifier only" if self.config.stage == "extractor" else "end-to-end"
+        return {"extractor": "classifier only", "picture": "segmentation only"}.get(self.config.stage, "end-to-end")
 
     def __call__(self, slide: PatchSlide) -> np.ndarray:
         """See the class; raises BadRequestError for a slide whose features were not made or are of other patches."""
         config, networks = self.config, self.networks
+        if config.stage == "picture":
+            assert networks.segmentation is not None  # noqa: S101 -- that stage has one
+            return tell_pictures(
+                networks.segmentation, slide, config.map_side, config.maps_of, config.shrink, self.run
+            )  # fmt: skip
         found = self.features.get(slide.name)
         if networks.extractor is not None:
             told = tell_slide(networks.extractor, slide, config.crop, config.chunk, networks.imagenet, self.run)
@@ -100,7 +113,8 @@ def evaluate(
     Raises BadRequestError where the part has no slide or no label.
     """
     names = teller.config.test if part == "test" else teller.config.validation
-    judged = [slide for slide in slides if slide.name in names and (slide.labels != NOLABEL).any()]
+    anything = part == OTHER
+    judged = [slide for slide in slides if (anything or slide.name in names) and (slide.labels != NOLABEL).any()]
     if not judged:
         raise BadRequestError(f"The run names no slides with labels for the part {part}.")
     output.mkdir(parents=True, exist_ok=True)
@@ -183,18 +197,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate_multistage", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run of the stage extractor, segmentation, end-to-end")
+    parser.add_argument("--run", type=Path, required=True, help=f"run of the stage {', '.join(TRAINED)}")
     parser.add_argument("--part", choices=("test", "validation"), default="test", help="slides that are judged")
     parser.add_argument("--output", type=Path, required=True, help="folder for README.md, results.json and pictures")
     parser.add_argument("--heatmaps", type=Path, help="folder for the probabilities of all slides")
+    parser.add_argument("--data", type=Path, help="another library or folder, of which all slides are judged")
+    parser.add_argument("--map-side", type=int, default=0, help="patches a side of a map; 0: the training's")
     parser.add_argument("--device", default="auto", help="auto (GPU when there is one), cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     given = [Path(each).name if Path(each).is_absolute() else each for each in argv or sys.argv[1:]]
     try:
-        teller = Teller(args.run, loop.pick_device(args.device, 0))
-        measured = evaluate(teller, open_slides(teller.config), args.part, args.output, args.heatmaps)
+        teller = Teller(args.run, loop.pick_device(args.device, 0), args.data, args.map_side)
+        part = OTHER if args.data else args.part
+        measured = evaluate(teller, open_slides(teller.config), part, args.output, args.heatmaps)
         command = "python -m train.evaluate_multistage " + shlex.join(given)
         results = {"command": command, "run": facts_of(teller), **measured}
         loop.write_atomic(args.output / "README.md", markdown(results).encode())

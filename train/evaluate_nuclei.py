@@ -22,8 +22,8 @@ from train.card_scores import score_card
 from wsi_ml.data.nuclei import TEST, NucleiPicture, draw_parts, read_hand_set, read_picture
 from wsi_ml.data.nuclei_batches import resize_labels
 from wsi_ml.inference.card import PredictorCard
+from wsi_ml.inference.cerberus_finder import finder_of
 from wsi_ml.inference.predictor import Predictor
-from wsi_ml.inference.watershed import InstanceSettings, find_objects
 from wsi_ml.metrics.label_maps import label_pairs
 from wsi_ml.metrics.segmentation import Detection, aggregated_jaccard, dice, match
 from wsi_ml.slides.codec import decode_jpeg, encode_jpeg
@@ -124,7 +124,8 @@ def measure(predictor: Predictor, name: str, words: str, pictures: Iterable[Nucl
 
 def segment(maps: np.ndarray, card: PredictorCard) -> np.ndarray:
     """Label map int32 of maps uint8 2×H×W, by the card's post-processing."""
-    labels = find_objects(maps[0], maps[1], InstanceSettings.read(card.postprocess, None), (0, 0)).labels
+    finder = finder_of(card.postprocess, card.postprocess.get("threshold"), card.mpp * card.stride)
+    labels = finder.find(maps, (0, 0)).labels
     areas_um2 = np.bincount(labels.ravel()) * card.mpp**2
     least, most = card.postprocess.get("min_area_um2", 0.0), card.postprocess.get("max_area_um2", np.inf)
     return np.where(((areas_um2 >= least) & (areas_um2 <= most))[labels], labels, 0)

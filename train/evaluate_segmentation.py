@@ -90,6 +90,7 @@ def measure(folder: Path, part: str, args: argparse.Namespace) -> dict[str, Any]
         "losses": [config.segmentation_loss, config.classification_loss if classes else None],
         "pictures": len(masked.pictures), "pictures_without_mask": len(unmasked.pictures),
         "picture": f"{folder.name}.png" if shown is not None else None,
+        "picture_confusion": exact.tolist(),
         "accuracy": accuracy(exact) if classes else None,
         "balanced_accuracy": balanced_accuracy(exact) if classes else None,
         "accuracy_without_mask": accuracy(weak) if classes else None,

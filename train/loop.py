@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.config import ConfigType, arguments, read_config
-from wsi_ml.errors import ModelOutputError, ModelUnavailableError, OcularError
+from wsi_ml.errors import ModelOutputError, ModelUnavailableError
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -310,21 +308,3 @@ def stop_request() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def run_script(
-    name: str,
-    config_class: type[ConfigType],
-    train: Callable[[ConfigType, bool, Ranks], object],
-    argv: list[str] | None,
-) -> int:
-    """Command line of a script; 0 when the run ended, 2 with one sentence for a wrong key, missing data, a NaN loss."""
-    args = arguments(name, config_class, argv)
-    try:
-        config = read_config(config_class, args.config, args.set)
-        with ranks() as here:
-            train(config, args.resume, here)
-    except (OcularError, FileNotFoundError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0

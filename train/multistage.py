@@ -1,5 +1,7 @@
 """Paper D (Takahama et al. 2019): classes of patches told from their surroundings on the slide, in four stages.
 
+`stage=picture` is what the paper compares with, a network that sees the whole slide at once and only small.
+
     python -m train.multistage --set stage=extractor    --set run=runs/d-extractor ...
     python -m train.multistage --set stage=features     --set run=runs/d-maps --set extractor=runs/d-extractor ...
     python -m train.multistage --set stage=segmentation --set run=runs/d-separate --set maps=runs/d-maps
@@ -22,13 +24,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train import loop, script
+from train import command, loop, script
 from train.course import Course
 from train.script import Run
-from train.slide_scoring import scores_of, tell_patches, tell_rows, tell_slide, watched
+from train.slide_scoring import (
+    scores_of,
+    tell_patches,
+    tell_pictures,
+    tell_rows,
+    tell_slide,
+    told_cells,
+    watched,
+)
 from train.slide_setup import (
+    NEW_LAYERS,
+    RANDOM,
     Config,
     checksum,
+    keep_extractor,
     open_slides,
     prepared,
     read_networks,
@@ -53,6 +66,7 @@ from wsi_ml.data.batches import RowSource
 from wsi_ml.data.patch_grid import NOLABEL
 from wsi_ml.data.patch_slide_batches import MiddleRows, PatchRows, SlideTurns, check_crop
 from wsi_ml.data.slide_maps import ENDING, MapRows, SlideFeatures, features_bytes, read_features, slide_maps
+from wsi_ml.data.slide_pictures import PictureRows, slide_pictures
 from wsi_ml.errors import BadRequestError, ModelUnavailableError
 from wsi_ml.models import parameter_count
 from wsi_ml.models.feature_unet import TakahamaUnet, TakahamaUnetConfig
@@ -114,7 +128,9 @@ def train_extractor(config: Config, resume: bool, run: Run) -> dict[str, Any]:
     config = with_steps(config, source, run.here)
     torch.manual_seed(config.seed)
     model = TakahamaExtractor(TakahamaExtractorConfig(style=config.style, dropout=config.dropout))
-    taken = load_partial(model, Path(config.start), ("features", "fc")).text() if config.start else "nothing"
+    taken = "nothing"
+    if config.start not in ("", RANDOM):
+        taken = load_partial(model, Path(config.start), NEW_LAYERS).text()
     script.on_device(model, run.device)
     write_networks(run, config, model, None, config.imagenet)
     rows = None
@@ -160,6 +176,35 @@ def train_segmentation(config: Config, resume: bool, run: Run) -> dict[str, Any]
     return learn(config, resume, run, model, source, flops, {"maps": len(source.maps)}, tell, look)
 
 
+def train_picture(config: Config, resume: bool, run: Run) -> dict[str, Any]:
+    """The row “segmentation only”: the U-Net sees the slide itself at ⅛ of the resolution, and no patch alone."""
+    slides = {slide.name: slide for slide in open_slides(config)}
+    config, split = with_split(config, list(slides))
+    pictures = [
+        each
+        for name in split.training
+        for each in slide_pictures(slides[name], config.map_side, config.maps_of, config.shrink)
+    ]
+    source = PictureRows(pictures, config.batch // (run.here.world * config.accumulate), config.seed)
+    config = with_steps(config, source, run.here)
+    torch.manual_seed(config.seed)
+    model = TakahamaUnet(TakahamaUnetConfig(features=3, base=config.base)).to(run.device)
+    write_networks(run, config, None, model, False)
+    watching = [slides[name] for name in split.validation]
+
+    def tell(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return told_cells(network, batch["pictures"], config.map_side)
+
+    def look(network: TakahamaUnet) -> Look:
+        told = [tell_pictures(network, each, config.map_side, config.maps_of, config.shrink, run) for each in watching]
+        return look_at(told, [each.labels for each in watching], [each.cells for each in watching])
+
+    unreal = copy.deepcopy(model).to("meta")
+    example = torch.empty(1, 3, *pictures[0].rgb.shape[:2], device="meta")
+    flops = loop.count_flops(lambda: unreal(example).mean().backward()) * config.batch // run.here.world
+    return learn(config, resume, run, model, source, flops, {"pictures": len(source.pictures)}, tell, look)
+
+
 # -- features ----------------------------------------------------------------------------------------------------------
 
 
@@ -169,8 +214,10 @@ def make_features(config: Config, resume: bool, run: Run) -> dict[str, Any]:
         networks = read_networks(require(config.extractor, "extractor", config.stage), ("extractor", "end-to-end"))
         model, imagenet = networks.extractor, networks.imagenet
     else:
+        torch.manual_seed(config.seed)
         model, imagenet = TakahamaExtractor(TakahamaExtractorConfig(style=config.style)), config.imagenet
-        load_partial(model, require(config.start, "start", config.stage), ("features", "fc"))
+        if require(config.start, "start", config.stage) != Path(RANDOM):
+            load_partial(model, Path(config.start), NEW_LAYERS)
     if model is None:
         raise ModelUnavailableError(f"{config.extractor} holds no extractor.")
     model = without_classes(model).eval().to(run.device)
@@ -178,6 +225,7 @@ def make_features(config: Config, resume: bool, run: Run) -> dict[str, Any]:
     check_crop(slides, config.crop)
     made_by, folder = f"{checksum(model)} {config.features_of} {config.crop}", run.folder / FEATURES_FOLDER
     folder.mkdir(exist_ok=True)
+    keep_extractor(run, config, model, imagenet)
     made = 0
     with loop.Journal(run.folder, run.here.first) as journal:
         for slide in slides[run.here.rank :: run.here.world]:
@@ -267,6 +315,7 @@ TRAIN = {
     "features": make_features,
     "segmentation": train_segmentation,
     "end-to-end": train_end_to_end,
+    "picture": train_picture,
 }
 
 
@@ -277,8 +326,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("multistage", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("multistage", Config, train, argv)
 
 
 if __name__ == "__main__":

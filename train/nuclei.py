@@ -27,8 +27,9 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from train import loop
-from train.config import key
+from train import command, loop
+from train.config import PUBLISH, key
+from train.script import write_network_file
 from wsi_ml.data.nuclei import TEST, VALIDATION, DrawnPart, NucleiPicture, draw_parts, read_hand_set
 from wsi_ml.data.nuclei_batches import NucleiBatch, NucleiBatchConfig, NucleiSampler
 from wsi_ml.models import parameter_count
@@ -77,6 +78,7 @@ class Config:
     validate_every: int = key(500, "steps between validations")
     validation_batches: int = key(6, "batches of held-out pictures, and as many of held-out drawn scenes")
     save_every: int = key(250, "steps between saved states")
+    publish: str = key(*PUBLISH)
 
     def __post_init__(self) -> None:
         if self.side % 8 or self.side <= 2 * self.margin:
@@ -213,6 +215,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     if resume and (folder / loop.STATE_FILE).is_file():
         start, _, tensors = loop.read_state(folder)
         loop.restore(tensors, model, average, optimizer)
+    if here.first:
+        write_network_file(folder, config, "nuclei", "nuclei-unet", {"channels": config.channels}, ("Nucleus",))
     network = DistributedDataParallel(model) if here.world > 1 else model
     last: dict[str, Any] = {"parameters": parameter_count(model), "bf16": bf16}
     bar = tqdm(total=config.steps, initial=start, disable=not here.first, desc="nuclei", unit="step", mininterval=5)
@@ -261,8 +265,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("nuclei", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("nuclei", Config, train, argv)
 
 
 if __name__ == "__main__":

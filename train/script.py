@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from train import loop
-from train.config import key
+from train.config import PUBLISH, key
 from train.presets import Stage, preset
 from wsi_ml.data.batch_dataset import batch_loader
 from wsi_ml.data.batches import BatchSource, FiniteSource, RowSource
@@ -63,6 +63,7 @@ class RunConfig:
     compile: bool = key(False, "compile the network before the first step (GPU)")
     peak_tflops: float = key(0.0, "the machine's peak in TFLOP/s, for the journal's mfu; 0: not told, no mfu")
     row: str = key("", "row of the paper's tables that this run stands for; empty: the architecture")
+    publish: str = key(*PUBLISH)
     log_every: int = key(50, "steps between lines of the journal")
     validate_every: int = key(1000, "steps between validations")
     save_every: int = key(500, "steps between saved states")
@@ -299,17 +300,29 @@ def resumed(
 
 def write_network(
     run: Run, config: RunConfig, script: str, architecture: str, network: dict[str, Any], classes: tuple[str, ...],
-    normalise: str = "", picture: str = "stored",
+    normalise: str = "", picture: str = "stored", held_out: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """What `train.evaluate` and the exports must know to rebuild and judge the network of a run."""
-    if not run.here.first:
-        return
+    if run.here.first:
+        write_network_file(run.folder, config, script, architecture, network, classes, normalise, picture, held_out)
+
+
+def write_network_file(
+    folder: Path, config: Any, script: str, architecture: str, network: dict[str, Any], classes: tuple[str, ...],
+    normalise: str = "", picture: str = "stored", held_out: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """See `write_network`; `config` is any script's, of which seed, row and split are told.
+
+    `held_out` are slides that the data itself holds out, besides those that keys name.
+    """
+    named = [*getattr(config, "validation", ()), *config.test]
     facts = {
         "script": script, "architecture": architecture, "config": network, "classes": list(classes),
         "weights": "average", "normalise": normalise, "input": picture, "seed": config.seed,
-        "row": config.row or architecture, "held_out": [*config.validation, *config.test],
+        "row": getattr(config, "row", "") or architecture,
+        "held_out": list(dict.fromkeys([*named, *held_out])),
     }  # fmt: skip
-    loop.write_atomic(run.folder / NETWORK_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    loop.write_atomic(folder / NETWORK_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_network(folder: Path) -> dict[str, Any]:

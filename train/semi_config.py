@@ -53,6 +53,7 @@ class Config(RunConfig):
     )
     data: str = key("../shared/data", "folder of the data; for folder and camelyon that layout itself")
     classes: tuple[str, ...] = key((), "source folder: names of the classes 0, 1 …; none named: Other and Target")
+    slides: tuple[str, ...] = key((), "source folder: slides that are used; none named: all")
     tasks: str = key("S+C", "S (segmentation alone) or S+C (alternating steps)")
     architecture: str = key("esp-psp", "esp-psp (paper B) or resnet18-multitask, to compare it with")
     method: str = key(
@@ -74,6 +75,8 @@ class Config(RunConfig):
     epochs: int = key(PRESET_S, "epochs over the larger set of pictures, where steps are not told; 0: the preset's")
     widths: tuple[str, ...] = key((), "channels of the four levels; none named: the preset's")
     present: float = key(0.0, "share of its pixels above which a picture is of a class, where only pixels are labelled")
+    halvings: int = key(0, "times that pictures are halved before they are cut to the side: 1 is ×10, 1 µm/px")
+    stain: float = key(0.0, "the amount of each stain is multiplied by e^-stain to e^stain; 0: colours as they are")
     scenes: int = key(6, "source drawn: scenes to train on; one each is drawn for validation and test")
     slide_pictures: int = key(100, "source camelyon: pictures of tissue taken of each slide")
     mpp: float = key(0.0, "µm/px of slides that state none; 0: such slides are refused")
@@ -99,10 +102,10 @@ class Config(RunConfig):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture {self.architecture!r} is not {' or '.join(ARCHITECTURES)}")
         multiple = ARCHITECTURES[self.architecture]
-        if self.alpha < 0 or self.side % multiple or self.side < 0:
-            raise ValueError(f"alpha is not negative, side a multiple of {multiple}")
-        if min(self.epochs, self.scenes, self.slide_pictures, self.validation_pictures) < 0:
-            raise ValueError("epochs, scenes and counts of pictures are not negative")
+        if min(self.alpha, self.stain, self.side) < 0 or self.side % multiple:
+            raise ValueError(f"alpha and stain are not negative, side a multiple of {multiple}")
+        if min(self.epochs, self.scenes, self.slide_pictures, self.validation_pictures, self.halvings) < 0:
+            raise ValueError("epochs, scenes, halvings and counts of pictures are not negative")
 
 
 def settled(config: Config, here: loop.Ranks) -> Config:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train import loop, script
+from train import command, loop, script
 from train.course import Course
 from train.pixel_watching import PixelWatcher
 from train.script import Run, as_rgb, on_device
@@ -51,8 +51,9 @@ def open_set(config: Config, *parts: str) -> PictureSet:
         config.source,
         PictureOptions(
             data=Path(config.data), side=config.side, seed=config.seed, classes=config.classes,
-            validation=config.validation, test=config.test, present=config.present, scenes=config.scenes,
-            slide_pictures=config.slide_pictures, mpp=config.mpp or None, parts=parts,
+            validation=config.validation, test=config.test, slides=config.slides, present=config.present,
+            scenes=config.scenes, slide_pictures=config.slide_pictures, mpp=config.mpp or None,
+            halvings=config.halvings, parts=parts,
         ),
     )  # fmt: skip
 
@@ -191,7 +192,10 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     found = open_set(config, "training", "validation")
     pictures = taught(config, found.training)
     part_size = config.batch // (here.world * config.accumulate)
-    sources = [PictureBatches(pictures[task], part_size, config.seed + number) for number, task in enumerate(tasks)]
+    sources = [
+        PictureBatches(pictures[task], part_size, config.seed + number, config.stain)
+        for number, task in enumerate(tasks)
+    ]
     config = script.with_steps(config, stage, max(script.epoch_steps(config, source, here) for source in sources))  # type: ignore[type-var]
     count = len(found.classes)
     network = {"classes": count, "picture_classes": count, "widths": list(map(int, config.widths))}
@@ -201,7 +205,9 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     optimizer = torch.optim.Adam(model.parameters(), lr=config.rate)
     average = loop.Average(model, config.average)
     start = script.resumed(run, resume, model, average, optimizer)
-    script.write_network(run, config, "semi_supervised", config.architecture, network, found.classes)
+    script.write_network(
+        run, config, "semi_supervised", config.architecture, network, found.classes, held_out=sorted(found.held_out)
+    )
     watcher = PixelWatcher(spread(found.validation, config.validation_pictures), found.classes)
     facts = {
         "parameters": parameter_count(model), "classes": found.classes,
@@ -252,8 +258,8 @@ def spread(pictures: Sequence[LabelledPicture], count: int) -> list[LabelledPict
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("semi_supervised", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("semi_supervised", Config, train, argv)
 
 
 if __name__ == "__main__":

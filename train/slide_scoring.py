@@ -8,14 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from train.script import Run
+from train.script import Run, as_rgb
 from train.slide_setup import TUMOUR, prepared
 from wsi_ml.data.patch_grid import NOLABEL
 from wsi_ml.data.patch_slide_batches import MiddleRows, read_chunk
 from wsi_ml.data.patch_slides import PatchSlide
 from wsi_ml.data.slide_maps import SlideFeatures, SlideMap, slide_maps
+from wsi_ml.data.slide_pictures import slide_pictures
 from wsi_ml.metrics.precision_recall import accuracy_at, average_precision, trapezoid_area
 from wsi_ml.models.feature_unet import TakahamaUnet
 from wsi_ml.models.googlenet import TakahamaExtractor
@@ -96,6 +98,25 @@ def tell_patches(model: TakahamaUnet, found: SlideFeatures, side: int, maps_of: 
     for each in slide_maps(found, side, maps_of):
         place = each.placement
         told[each.numbers[place.kept]] = tell_map(model, each, run)[place.rows, place.columns]
+    return told
+
+
+def told_cells(model: nn.Module, pictures: Tensor, side: int) -> Tensor:
+    """N×S×S×3 uint8 → N×2×side×side logits: the mean over the pixels of each patch."""
+    return functional.avg_pool2d(model(as_rgb(pictures)), pictures.shape[1] // side)
+
+
+@torch.inference_mode()
+def tell_pictures(
+    model: TakahamaUnet, slide: PatchSlide, side: int, maps_of: str, shrink: int, run: Run
+) -> np.ndarray:  # fmt: skip
+    """Probability of tumour of each patch, float32 N, from the small picture alone; NaN beyond the picture."""
+    told = np.full(len(slide.cells), np.nan, np.float32)
+    for each in slide_pictures(slide, side, maps_of, shrink):
+        with run.autocast():
+            logits = told_cells(model, torch.from_numpy(each.rgb)[None].to(run.device), side)
+        probability = logits.float().softmax(1)[0, TUMOUR].cpu().numpy()
+        told[each.numbers[each.placement.kept]] = probability[each.placement.rows, each.placement.columns]
     return told
 
 

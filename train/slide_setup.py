@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -18,18 +19,21 @@ from train.presets import Stage
 from train.script import PRESET_S, UNSET, RunConfig, as_rgb
 from wsi_ml.data.patch_grid import ShareRules
 from wsi_ml.data.patch_slides import Cutting, PatchSlide, SlideSplit, camelyon_slides, library_slides, split_names
+from wsi_ml.data.slide_pictures import SHRINK
 from wsi_ml.errors import BadRequestError, ModelUnavailableError
 from wsi_ml.models.feature_unet import TakahamaUnet, TakahamaUnetConfig
 from wsi_ml.models.googlenet import TakahamaExtractor, TakahamaExtractorConfig
 from wsi_ml.models.losses import IMAGENET_DEVIATION, IMAGENET_MEAN
 
-STAGES = ("extractor", "features", "segmentation", "end-to-end")
+STAGES = ("extractor", "features", "segmentation", "end-to-end", "picture")
 SOURCES = ("library", "camelyon")
 CLASSES = ("Normal", "Tumour")
 TUMOUR = 1
 NEW_LAYERS = ("features", "fc")
 """Parts of the extractor that weights of elsewhere do not fill."""
 FEATURES_OF = ("layer", "trunk")
+RANDOM = "random"
+"""In place of a file of weights: numbers drawn by the seed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Recipe:
     extractor: Stage
     segmentation: Stage
     end_to_end: Stage
+    picture: Stage
+    """One picture at once is the paper's (its table of costs); it tells no more of this row."""
     segmentation_rate: float
     """Of the segmentation network in the end-to-end stage; `end_to_end.rate` is the extractor's."""
     patch_side: int = 256
@@ -56,13 +62,15 @@ def _constant(batch: int, epochs: int, rate: float) -> Stage:
 
 # Section 4.1 (Stomach) and 4.2 (CAMELYON) of the paper; `tiny` is ours and shows in minutes on a CPU that all learn.
 RECIPES = {
-    "paper": Recipe(_constant(128, 30, 1e-4), _constant(32, 50, 1e-4), _constant(1, 10, 1e-9), 1e-7),
+    "paper": Recipe(
+        _constant(128, 30, 1e-4), _constant(32, 50, 1e-4), _constant(1, 10, 1e-9), _constant(1, 50, 1e-4), 1e-7
+    ),
     "camelyon": Recipe(
-        _constant(128, 30, 1e-4), _constant(32, 50, 1e-4), _constant(1, 5, 1e-9), 1e-7,
+        _constant(128, 30, 1e-4), _constant(32, 50, 1e-4), _constant(1, 5, 1e-9), _constant(1, 50, 1e-4), 1e-7,
         map_side=512, maps_of="slide", balance=True,
     ),
     "tiny": Recipe(
-        _constant(8, 4, 1e-3), _constant(2, 40, 2e-3), _constant(1, 1, 1e-7), 1e-5,
+        _constant(8, 4, 1e-3), _constant(2, 40, 2e-3), _constant(1, 1, 1e-7), _constant(1, 40, 1e-3), 1e-5,
         patch_side=40, crop=32, map_side=32, maps_of="slide", base=8,
     ),
 }  # fmt: skip
@@ -72,7 +80,7 @@ RECIPES = {
 class Config(RunConfig):
     """Keys of the training; the meanings are printed by `--help`."""
 
-    stage: str = key("extractor", f"one of {', '.join(STAGES)}, in this order")
+    stage: str = key("extractor", f"one of {', '.join(STAGES)}: the first four in this order")
     preset: str = key("paper", "settings that the keys below do not name: paper (Stomach), camelyon or tiny (a CPU)")
     run: str = key("runs/multistage", "folder of this stage's run: state, journal, pictures; stage features: its files")
     source: str = key("library", "slides: library (polygons of a layer) or camelyon (TIFF with XML or masks)")
@@ -95,7 +103,8 @@ class Config(RunConfig):
     base: int = key(PRESET_S, "channels of the segmentation network's first level; 0: the preset's")
     style: str = key("torchvision", "trunk of the extractor: torchvision (batch norm) or caffe (as published)")
     dropout: float = key(0.0, "stage extractor: share of pooled features dropped")
-    start: str = key("", "extractor: ImageNet's GoogLeNet (.safetensors), all but the last two layers")
+    shrink: int = key(SHRINK, "stage picture: the slide is shown at one pixel for so many, squared")
+    start: str = key("", "extractor: ImageNet's GoogLeNet (.safetensors), all but the last two layers; random: none")
     normalise: str = key("auto", "pictures by ImageNet's mean and deviation: imagenet, none, auto (with start only)")
     features_of: str = key("layer", "stage features: layer (16 learnt ones) or trunk (1024, as for ImageNet features)")
     extractor: str = key("", "stages features and end-to-end: run of the extractor")
@@ -116,21 +125,26 @@ class Config(RunConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
-        if self.chunk < 1 or self.map_side % 16 or min(self.map_side, self.epochs, self.validation_patches) < 0:
-            raise ValueError("chunk is at least 1, map_side a multiple of 16, counts are not negative")
+        if (
+            min(self.chunk, self.shrink) < 1
+            or self.map_side % 16
+            or min(self.map_side, self.epochs, self.validation_patches) < 0
+        ):
+            raise ValueError("chunk and shrink are at least 1, map_side a multiple of 16, counts are not negative")
         if not all(0 <= share < 1 for share in (self.tissue_share, self.tumour_share, self.normal_share)):
             raise ValueError("shares lie between 0 and 1")
 
     @property
     def imagenet(self) -> bool:
         """Pictures are normalised as ImageNet's weights want it."""
-        return self.normalise == "imagenet" or (self.normalise == "auto" and bool(self.start))
+        return self.normalise == "imagenet" or (self.normalise == "auto" and self.start not in ("", RANDOM))
 
 
 def stage_of(config: Config) -> Stage:
     """The recipe of the stage that is run."""
     recipe = RECIPES[config.preset]
-    return {"extractor": recipe.extractor, "segmentation": recipe.segmentation}.get(config.stage, recipe.end_to_end)
+    stages = {"extractor": recipe.extractor, "segmentation": recipe.segmentation, "picture": recipe.picture}
+    return stages.get(config.stage, recipe.end_to_end)
 
 
 def settled(config: Config, here: loop.Ranks) -> Config:
@@ -231,6 +245,16 @@ def read_networks(folder: Path, stages: tuple[str, ...]) -> Networks:
         name = "average" if extractor is None else "beside.model"
         segmentation.load_state_dict(loop.part(tensors, name))
     return Networks(extractor, segmentation, imagenet)
+
+
+def keep_extractor(run: script.Run, config: Config, extractor: TakahamaExtractor, imagenet: bool) -> None:
+    """Put the extractor that made features into their run, so that what is told from them can be told of new slides."""
+    if not run.here.first:
+        return
+    tensors = {f"average.{name}": tensor.detach().cpu().contiguous() for name, tensor in extractor.state_dict().items()}
+    metadata = {"step": "0", "config": json.dumps(dataclasses.asdict(config))}
+    loop.write_atomic(run.folder / loop.STATE_FILE, safetensors.torch.save(tensors, metadata))
+    write_networks(run, config, extractor, None, imagenet)
 
 
 def without_classes(extractor: TakahamaExtractor) -> TakahamaExtractor:

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from train import loop
-from train.config import key
+from train import command, loop
+from train.config import PUBLISH, key
+from train.script import write_network_file
 from wsi_ml.data.augment import AugmentConfig
 from wsi_ml.data.pairs import Compression, PairSampler, PatchConfig, load_slides, slide_pairs
 from wsi_ml.errors import ModelUnavailableError
@@ -90,6 +91,7 @@ class Config:
     validate_every: int = key(1000, "steps between validations")
     validation_tiles: int = key(8, "tiles of each validation slide")
     save_every: int = key(1000, "steps between saved states")
+    publish: str = key(*PUBLISH)
 
     def __post_init__(self) -> None:
         if self.batch % self.per_tile:
@@ -225,6 +227,10 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     if resume and (folder / loop.STATE_FILE).is_file():
         start, _, tensors = loop.read_state(folder)
         loop.restore(tensors, model, average, optimizer)
+    if here.first:
+        write_network_file(
+            folder, config, "sr_fast", "sr-fast", {"channels": config.channels, "layers": config.layers}, ()
+        )
     network = DistributedDataParallel(model) if here.world > 1 else model
     last: dict[str, Any] = {"parameters": parameter_count(model), "bf16": bf16}
     bar = tqdm(total=config.steps, initial=start, disable=not here.first, desc="sr-fast", unit="step", mininterval=5)
@@ -279,7 +285,7 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when the run ended, 2 with one sentence for a wrong configuration or missing data."""
-    return loop.run_script("sr_fast", Config, train, argv)
+    return command.run_script("sr_fast", Config, train, argv)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train import loop, script
+from train import command, loop, script
 from train.config import key
 from train.course import Course
 from train.presets import BASELINES, StageOne, preset
@@ -332,8 +332,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("sr_gan", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("sr_gan", Config, train, argv)
 
 
 if __name__ == "__main__":

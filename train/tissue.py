@@ -22,10 +22,19 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from train import loop
-from train.config import key
+from train import command, loop
+from train.config import PUBLISH, key
 from train.nuclei import as_input
-from wsi_ml.data.tissue import CODES, TEST_SLIDES, TissuePatch, TissueSampler, read_tissue_set, split_patches
+from train.script import write_network_file
+from wsi_ml.data.tissue import (
+    CLASSES,
+    CODES,
+    TEST_SLIDES,
+    TissuePatch,
+    TissueSampler,
+    read_tissue_set,
+    split_patches,
+)
 from wsi_ml.metrics.classification import balanced_accuracy, confusion_matrix
 from wsi_ml.models import parameter_count
 from wsi_ml.models.tissue_cnn import TissueCnn, TissueCnnConfig
@@ -59,6 +68,7 @@ class Config:
     log_every: int = key(50, "steps between lines of the journal")
     validate_every: int = key(250, "steps between validations, on patches of other places of the slides trained on")
     save_every: int = key(250, "steps between saved states")
+    publish: str = key(*PUBLISH)
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -122,6 +132,15 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
     if resume and (folder / loop.STATE_FILE).is_file():
         start, _, tensors = loop.read_state(folder)
         loop.restore(tensors, model, average, optimizer)
+    if here.first:
+        write_network_file(
+            folder,
+            config,
+            "tissue",
+            "tissue-cnn",
+            {"classes": len(CODES), "channels": config.channels},
+            tuple(CLASSES.values()),
+        )
     network = DistributedDataParallel(model) if here.world > 1 else model
     last: dict[str, Any] = {"parameters": parameter_count(model), "bf16": bf16}
     bar = tqdm(total=config.steps, initial=start, disable=not here.first, desc="tissue", unit="step", mininterval=5)
@@ -166,8 +185,8 @@ def train(config: Config, resume: bool, here: loop.Ranks) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; see `loop.run_script`."""
-    return loop.run_script("tissue", Config, train, argv)
+    """Command line; see `command.run_script`."""
+    return command.run_script("tissue", Config, train, argv)
 
 
 if __name__ == "__main__":

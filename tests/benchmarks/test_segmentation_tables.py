@@ -12,11 +12,12 @@ from benchmarks.semi_directions import Judge, above, best, found_directions
 
 def semi_run(name, dsc, seed=80, **results):
     row = {
-        "dsc": dsc, "iou": dsc / (2 - dsc), "accuracy": 0.9, "learnt_from": {"segmentation": 3, "classification": 30},
-        "confusion": {"classes": ["Other", "Epithelium"], "rows": [[50, 10], [10, 30]]},
+        "source": "nuclei", "dsc": dsc, "iou": dsc / (2 - dsc), "accuracy": 0.9,
+        "learnt_from": {"segmentation": 3, "classification": 30},
+        "confusion": {"classes": ["Other", "Nucleus"], "rows": [[50, 10], [10, 30]]},
         "picture_confusion": [[1, 0], [1, 6]], **results,
     }  # fmt: skip
-    keys = {"steps": "400", "side": "64", "widths": "8,16", "halvings": "1", "batch": "8"}
+    keys = {"steps": "400", "side": "64", "widths": "8,16", "halvings": "1", "batch": "8", "present": "0.2"}
     facts = {"keys": keys, "seed": seed, "steps": 400, "minutes": 1.2, "hardware": "one core", "parameters": 61020}
     return RunResult("semi_labels", name, facts, row)
 
@@ -90,10 +91,11 @@ def test_rows_stand_beside_the_paper_with_their_seeds(tmp_path):
     assert line_of(text, "multiple instances: `mil`", "10 %").startswith(
         "| multiple instances: `mil` | 10 % | .712 / .553 | .500 |"
     )
-    assert "widths 8-16, 400 steps of 8 pictures of 64 px at ×10" in text and "agreement with a model's labels" in text
-    # 40 of 100 pixels are epithelium, 7 of 8 pictures of its class.
-    assert line_of(text, "all epithelium") == "| all epithelium | .571 | .400 | .875 |"
-    assert line_of(text, "no epithelium") == "| no epithelium | .000 | .000 | .125 |"
+    assert "widths 8-16, 400 steps of 8 pictures of 64 px at ×10" in text and "outlined by hand" in text
+    assert "nuclei cover more than 20 %" in text
+    # 40 of 100 pixels are nucleus, 7 of 8 pictures of its class.
+    assert line_of(text, "all nucleus") == "| all nucleus | .571 | .400 | .875 |"
+    assert line_of(text, "no nucleus") == "| no nucleus | .000 | .000 | .125 |"
     with Image.open(tmp_path / "labels.png") as picture:
         assert picture.width == 2 * charts.WIDTH
 

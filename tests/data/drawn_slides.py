@@ -125,6 +125,9 @@ class DrawnPixels:
     def read(self, x: int, y: int, side: int) -> ReadPatch:
         return ReadPatch(self.rgb[y : y + side, x : x + side], None)
 
+    def reduced(self, step: int) -> np.ndarray:
+        return cv2.resize(self.rgb, (SIZE.width // step, SIZE.height // step), interpolation=cv2.INTER_AREA)
+
 
 def drawn_slide(name: str, side: int = SIDE) -> PatchSlide:
     """The patches of a drawn slide with labels by where their middle lies."""

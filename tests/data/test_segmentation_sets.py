@@ -18,6 +18,7 @@ from wsi_ml.data.pixel_batches import (
     check_picture,
     class_of_mask,
     cut_to_side,
+    halved,
 )
 from wsi_ml.data.segmentation_sets import PictureOptions, open_pictures
 from wsi_ml.data.synthetic import make_scene
@@ -170,7 +171,9 @@ def break_it(folder, fault):
     mask, table = folder / "masks" / "01.png", folder / "pictures.csv"
     rows = [line.split(",") for line in table.read_text().splitlines()]
     if fault in MASKS:
-        Image.fromarray(MASKS[fault]).save(mask)
+        # Of masks of 0 and 255 a folder may hold some, but not only such.
+        for each in (folder / "masks").iterdir() if fault == "binary" else [mask]:
+            Image.fromarray(MASKS[fault]).save(each)
     elif fault == "damaged":
         mask.write_bytes(b"no picture")
     elif fault == "alone":
@@ -201,6 +204,24 @@ def test_a_faulty_folder_ends_with_one_sentence(tmp_path, fault, words):
     break_it(folder, fault)
     with pytest.raises(BadRequestError, match=words):
         open_pictures("folder", options(folder))
+
+
+def test_slides_and_split_that_are_named_go_before_the_table(tmp_path):
+    folder = write_folder(tmp_path / "set", count=10)
+    some = tuple(f"slide-{number}" for number in (0, 1, 3, 9))
+    by_table = open_pictures("folder", options(folder, slides=some))
+    assert [len(part) for part in (by_table.training, by_table.validation, by_table.test)] == [2, 1, 1]
+    named = open_pictures("folder", options(folder, slides=some, validation=("slide-0",), test=("slide-1",)))
+    assert {each.slide for each in named.training} == {"slide-3", "slide-9"} and named.test[0].slide == "slide-1"
+    with pytest.raises(BadRequestError, match="The key slides names “slide-70”"):
+        open_pictures("folder", options(folder, slides=("slide-70",)))
+
+
+def test_a_mask_of_ground_and_unlabelled_pixels_is_read(tmp_path):
+    folder = write_folder(tmp_path / "set", count=5)
+    Image.fromarray(MASKS["binary"]).save(folder / "masks" / "01.png")
+    found = open_pictures("folder", options(folder))
+    assert np.array_equal(found.training[1].mask, -np.eye(16))
 
 
 def test_names_of_sources_and_joins(tmp_path):
@@ -323,3 +344,45 @@ def test_slides_without_any_truth_are_refused(tmp_path):
     write_generic(tmp_path / "patient_000_node_0.tif", np.zeros((64, 64, 3), np.uint8), mpp=0.25)
     with pytest.raises(BadRequestError, match="No slide of"):
         open_pictures("camelyon", options(tmp_path))
+
+
+def test_a_halved_mask_has_the_class_of_most_labelled_pixels():
+    mask = np.array([[0, 0, 1, 0, 2], [0, 1, 1, 0, -1], [-1, -1, -1, -1, 0], [-1, -1, 1, -1, 0]], np.int8)
+    rgb = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    small = halved(LabelledPicture("a", "s", rgb, mask, 1))
+    # The last column is repeated; of two and two the higher class counts.
+    assert small.mask.tolist() == [[0, 1, 2], [-1, 1, 0]] and small.mask.dtype == np.int8
+    assert small.rgb.shape == (2, 3, 3) and small.rgb[0, 0].tolist() == [9, 10, 11]
+    assert halved(LabelledPicture("b", "s", rgb, None, 1)).mask is None
+
+
+def test_pictures_are_halved_before_they_are_cut(tmp_path):
+    folder = write_folder(tmp_path / "data", side=32)
+    found = open_pictures("folder", options(folder, halvings=1))
+    whole = open_pictures("folder", options(folder))
+    assert found.training[0].rgb.shape == (16, 16, 3) == whole.training[0].rgb.shape
+    assert 4 * len(found.training) == len(whole.training)
+
+
+def test_slides_that_are_held_out_are_known_whichever_parts_are_read(tmp_path, nodes):
+    folder = write_folder(tmp_path / "data")
+    table = open_pictures("folder", options(folder, parts=("training",)))
+    assert table.held_out == {f"slide-{number}" for number in (3, 4, 8, 9)} and not table.test
+    (folder / "pictures.csv").unlink()
+    named = open_pictures("folder", options(folder, validation=("02",), test=("00", "07"), parts=("training",)))
+    assert named.held_out == {"00", "02", "07"}
+    assert open_pictures("camelyon", options(nodes, slide_pictures=1, parts=("training",))).held_out >= {"test_001"}
+
+
+def test_stains_vary_between_their_bounds_and_labels_do_not():
+    grey = np.full((4, 4, 3), 127, np.uint8)
+    mask = np.zeros((4, 4), np.int8)
+    pictures = [LabelledPicture("a", "s", grey, mask, 0)]
+    varied = PictureBatches(pictures, 8, seed=5, stain=0.6)
+    seen = varied.batch(0).stored[:, 0, 0].astype(float)
+    assert np.array_equal(varied.batch(0).stored, varied.batch(0).stored) and len(np.unique(seen[:, 0])) > 4
+    density = -np.log((seen + 1) / 256)
+    # Of a grey picture no colour's density changes further than its stains do.
+    assert density.min() > np.log(2) * np.exp(-0.6) - 0.3 and density.max() < np.log(2) * np.exp(0.6) + 0.3
+    assert not varied.batch(0).masks.any()
+    assert np.array_equal(PictureBatches(pictures, 8, seed=5).batch(0).stored, np.stack([grey] * 8))

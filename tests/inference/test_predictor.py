@@ -38,7 +38,7 @@ def test_what_shapes_a_prediction_shapes_the_digest(models):
         {"activation": "softmax"},
     ):
         assert card_from_json(value | change).digest != digest
-    for change in ({"scores": [1]}, {"licence": "MIT-0"}, {"mpp_range": [0.3, 0.7]}):
+    for change in ({"scores": [{"dice": 0.5}]}, {"licence": "MIT-0"}, {"mpp_range": [0.3, 0.7]}):
         assert card_from_json(value | change).digest == digest
 
 

@@ -14,8 +14,8 @@ from tests.data.drawn_slides import COLOURS, drawn_slide
 from train import evaluate_multistage, loop, multistage, script, slide_steps
 from train.config import read_config
 from train.script import Run
-from train.slide_scoring import heat_picture, scores_of, tell_patches, tell_rows, tell_slide
-from train.slide_setup import RECIPES, Config, read_networks, settled, without_classes
+from train.slide_scoring import heat_picture, scores_of, tell_patches, tell_pictures, tell_rows, tell_slide
+from train.slide_setup import RECIPES, Config, checksum, read_networks, settled, without_classes
 from wsi_ml.data import heatmaps
 from wsi_ml.data.heatmaps import read_heatmap
 from wsi_ml.data.patch_grid import NOLABEL, TUMOUR
@@ -56,13 +56,14 @@ def settings(**more):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All four stages, once."""
+    """All stages, once."""
     root = tmp_path_factory.mktemp("runs")
     more = {
         "extractor": {},
         "features": {"extractor": root / "extractor"},
         "segmentation": {"maps": root / "features", "batch": 1},
         "end-to-end": {"extractor": root / "extractor", "segmentation": root / "segmentation", "rate": 1e-3},
+        "picture": {"batch": 1, "shrink": 32},
     }
     for stage, keys in more.items():
         assert multistage.main(settings(stage=stage, run=root / stage, **keys)) == 0, stage
@@ -79,7 +80,7 @@ def run(tmp_path):
 
 
 def test_each_stage_leaves_a_journal_scores_and_its_networks(runs):
-    for stage in ("extractor", "segmentation", "end-to-end"):
+    for stage in ("extractor", "segmentation", "end-to-end", "picture"):
         lines = lines_of(runs / stage)
         assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
         assert [line["step"] for line in lines if "average_precision" in line] == [2, 4]
@@ -115,6 +116,29 @@ def test_features_of_imagenets_trunk_come_from_a_file_alone(runs, small, tmp_pat
     assert np.allclose(found.features, wanted, atol=1e-5) and found.features.shape == (PATCHES, googlenet.POOLED)
     assert multistage.main(settings(stage="segmentation", run=tmp_path / "s", maps=tmp_path / "maps", steps=2)) == 0
     assert read_networks(tmp_path / "s", ("segmentation",)).segmentation.config.features == googlenet.POOLED
+
+
+def test_a_run_of_features_holds_the_extractor_that_made_them(runs):
+    kept = read_networks(runs / "features", ("features",))
+    found = read_features(runs / "features" / "features" / f"a{ENDING}")
+    assert kept.extractor.fc is None and found.made_by.split()[0] == checksum(kept.extractor)
+
+
+def test_a_random_trunk_takes_the_place_of_imagenets_and_is_the_seeds_alone(small, tmp_path):
+    for name, seed in (("one", 80), ("same", 80), ("other", 81)):
+        keys = settings(stage="features", run=tmp_path / name, start="random", features_of="trunk", seed=seed)
+        assert multistage.main(keys) == 0
+    one, same, other = (read_features(tmp_path / name / "features" / f"a{ENDING}") for name in ("one", "same", "other"))
+    assert np.array_equal(one.features, same.features) and not np.array_equal(one.features, other.features)
+    assert json.loads((tmp_path / "one" / script.NETWORK_FILE).read_text())["normalise"] == ""
+
+
+def test_a_picture_tells_what_its_own_patches_show(runs, small, run):
+    networks = read_networks(runs / "picture", ("picture",))
+    told = tell_pictures(networks.segmentation.eval(), small[2], 32, "slide", 32, run)
+    assert told.shape == (PATCHES,) and ((told > 0) & (told < 1)).all()
+    results = lines_of(runs / "picture")
+    assert results[0]["pictures"] == 1 and results[0]["config"]["batch"] == 1
 
 
 def test_features_at_hand_are_kept_and_those_of_another_extractor_made_anew(runs, tmp_path):
@@ -184,10 +208,11 @@ def test_gradients_of_a_slide_equal_those_of_one_whole_pass(small, run, monkeypa
     assert float(split.abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("stage", ["segmentation", "end-to-end"])
+@pytest.mark.parametrize("stage", ["segmentation", "end-to-end", "picture"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(runs, tmp_path, monkeypatch, stage):
     keys = {"extractor": runs / "extractor", "segmentation": runs / "segmentation", "rate": 1e-3}
-    keys = keys if stage == "end-to-end" else {"maps": runs / "features", "batch": 1}
+    if stage != "end-to-end":
+        keys = {"maps": runs / "features", "batch": 1, "shrink": 32}
     saved = loop.save_state
 
     class Killed(Exception):
@@ -231,7 +256,13 @@ def test_scores_and_picture_by_hand(runs, small, run):
 
 
 @pytest.mark.parametrize(
-    ("stage", "row"), [("extractor", "classifier only"), ("segmentation", "separate"), ("end-to-end", "end-to-end")]
+    ("stage", "row"),
+    [
+        ("extractor", "classifier only"),
+        ("segmentation", "separate"),
+        ("end-to-end", "end-to-end"),
+        ("picture", "segmentation only"),
+    ],
 )
 def test_a_run_is_judged_on_its_held_out_slide_and_gives_heatmaps(runs, small, tmp_path, stage, row):
     arguments = ["--run", str(runs / stage), "--output", str(tmp_path / "out"), "--threads", "1", "--device", "cpu"]
@@ -330,3 +361,16 @@ def test_all_stages_learn_a_drawn_tumour_and_surroundings_help(tmp_path, monkeyp
             area[stage] = json.loads((run / "out" / "results.json").read_text())["pooled"]["average_precision"]
     assert area["extractor"] > 0.4  # chance is 0.22
     assert min(area["segmentation"], area["end-to-end"]) > area["extractor"] + 0.1
+
+
+@pytest.mark.slow
+def test_a_small_picture_is_enough_where_colour_tells(tmp_path, monkeypatch):
+    slides = [drawn_slide(name) for name in "abcd"]
+    for module in (multistage, evaluate_multistage):
+        monkeypatch.setattr(module, "open_slides", lambda config: slides)
+    run, more = tmp_path / "picture", {"validation": "c", "test": "d", "log_every": 20, "validate_every": 40}
+    assert multistage.main(settings(stage="picture", run=run, steps=120, batch=1, rate=1e-3, **more)) == 0
+    arguments = ["--run", str(run), "--output", str(run / "out"), "--device", "cpu", "--threads", "1"]
+    assert evaluate_multistage.main(arguments) == 0
+    scores = json.loads((run / "out" / "results.json").read_text())["pooled"]
+    assert scores["average_precision"] > 0.9 and scores["accuracy"] > 0.9

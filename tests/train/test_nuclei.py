@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from train import export_predictor, loop, nuclei
+from train import export_predictor, loop, nuclei, publish
 from train.config import read_config
 from wsi_ml.data.nuclei import HAND_SET
 from wsi_ml.inference.card import read_card
 from wsi_ml.inference.predictor import WEIGHTS_FOLDER
 from wsi_ml.models import checkpoint, parameter_count
+from wsi_ml.slides.library import Library
 
 CONFIGS = Path(nuclei.__file__).parent / "configs"
 
@@ -112,6 +113,12 @@ def test_a_run_becomes_weights_with_a_card_that_opens(settings, data_root, tmp_p
     model = checkpoint.load(output / about["weights"], card.sha256, about["architecture"], about["config"])
     wanted = loop.part(loop.read_state(run)[2], "average")
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+
+    library = Library.create(tmp_path / "library").root
+    assert publish.main(["--run", str(run), "--library", str(library), "--name", "discs"]) == 0
+    mine = read_card(library / "models" / "discs.json")
+    assert (mine.kind, mine.postprocess, mine.side) == (card.kind, card.postprocess, card.side)
+    assert mine.about["licence"] == "MIT" and mine.about["data"] == about["data"]
 
 
 def test_an_unknown_model_is_not_exported(tmp_path, capsys):

@@ -208,6 +208,7 @@ def test_a_run_trains_both_tasks_notes_them_and_says_what_it_is(settings, tmp_pa
     assert (folder / "pictures" / "000006.png").is_file()
     network = json.loads((folder / script.NETWORK_FILE).read_text())
     assert network["architecture"] == "esp-psp" and network["config"] == NETWORK
+    assert network["held_out"] == ["slide-3", "slide-4", "slide-8", "slide-9"]
 
 
 def test_segmentation_alone_never_touches_the_classifier(settings, tmp_path):

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from train import export_predictor, loop, tissue
+from train import export_predictor, loop, publish, tissue
 from train.config import read_config
 from wsi_ml.data.tissue import CLASSES, TISSUE_SET
 from wsi_ml.inference.card import read_card
 from wsi_ml.inference.predictor import WEIGHTS_FOLDER
 from wsi_ml.models import checkpoint, parameter_count
+from wsi_ml.slides.library import Library
 
 CONFIGS = Path(tissue.__file__).parent / "configs"
 
@@ -65,6 +66,12 @@ def test_a_tiny_run_lowers_the_loss_and_becomes_weights_with_a_card(settings, tm
     card = read_card(output / "tissue-fast.json")
     assert card.channels == tuple(CLASSES.values()) and card.background == ("Background",)
     assert card.map_side == 16 and card.about["training"]["steps"] == 20
+
+    library = Library.create(tmp_path / "library").root
+    assert publish.main(["--run", str(run), "--library", str(library), "--name", "stripes"]) == 0
+    mine = read_card(library / "models" / "stripes.json")
+    assert (mine.channels, mine.background, mine.side) == (card.channels, card.background, card.side)
+    assert mine.about["training"]["steps"] == 20 and mine.about["data"] == card.about["data"]
 
 
 @pytest.mark.parametrize(("wrong", "word"), [("steps=0", "at least 1"), ("data=/nowhere", "holds no")])

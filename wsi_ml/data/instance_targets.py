@@ -90,6 +90,20 @@ def contour_target(labels: np.ndarray, side: int) -> np.ndarray:
     return target
 
 
+def point_target(labels: np.ndarray, radius: float) -> np.ndarray:
+    """The target of tasks of points, uint8 H×W: 1 within `radius` of each instance's centre (mean of its pixels)."""
+    target = np.zeros(labels.shape, np.uint8)
+    reach = int(np.ceil(radius))
+    for number, box in boxes(labels):
+        inside = np.nonzero(labels[box] == number)
+        row, column = (float(each.mean()) + part.start for each, part in zip(inside, box, strict=True))
+        top, left = max(0, int(row) - reach), max(0, int(column) - reach)
+        near = target[top : int(row) + reach + 2, left : int(column) + reach + 2]
+        rows, columns = np.ogrid[top : top + near.shape[0], left : left + near.shape[1]]
+        near[(rows - row) ** 2 + (columns - column) ** 2 <= radius * radius] = 1
+    return target
+
+
 def weight_map(labels: np.ndarray, side: int) -> np.ndarray:
     """Loss weights, float32 H×W: 1 + 10·exp(−((d1 + d2)/σ)²/2) outside instances, 1 inside and where neighbours lack.
 

@@ -74,12 +74,15 @@ class NucleiSampler:
     def batch(self, index: int) -> NucleiBatch:
         """The batch of a step."""
         rng = np.random.default_rng([self.seed, index])
-        samples = [self._sample(rng) for _ in range(self.config.batch)]
+        samples = [self.sample(rng) for _ in range(self.config.batch)]
         maps, touching = zip(*(targets(labels) for _, labels in samples), strict=True)
         return NucleiBatch(np.stack([rgb for rgb, _ in samples]), np.stack(maps), np.stack(touching))
 
-    def _sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One picture and its labels, as the store would hold it."""
+    def sample(self, rng: np.random.Generator, number: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """One picture and its labels, as the store would hold it.
+
+        A hand-outlined one is that of `number`, or drawn by the chances.
+        """
         chance = rng.random()
         if self.drawn and chance < self.config.drawn_chance:
             rgb, labels = self._from_drawn(rng)
@@ -89,7 +92,8 @@ class NucleiSampler:
                 np.zeros((self._wide,) * 2, np.int32),
             )
         else:
-            rgb, labels = self._from_hand(rng)
+            drawn = int(rng.choice(len(self.hand), p=self.chances)) if number is None else number
+            rgb, labels = self._from_hand(drawn, rng)
         density = nuclei_stain.to_density(rgb)
         free = cv2.GaussianBlur((labels == 0).astype(np.float32), (0, 0), 0.8)
         if rng.random() < self.config.red_chance:
@@ -107,9 +111,8 @@ class NucleiSampler:
         """Side of a picture before it is cut."""
         return self.config.side + nuclei_stain.JPEG_PHASE
 
-    def _from_hand(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _from_hand(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A hand-outlined picture, its nuclei at a random size."""
-        number = int(rng.choice(len(self.hand), p=self.chances))
         low, high = np.log(self.config.diameter_low), np.log(self.config.diameter_high)
         factor = np.exp(rng.uniform(low, high)) / self.diameters[number]
         rgb, labels = cut_scaled(self.hand[number], factor, self._wide, rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import shapely
 
@@ -20,6 +21,8 @@ STORED_RANGE = (0.35, 0.71)
 """µm/px of a stored plane that patches are cut from: half a halving to either side of 0.5."""
 OVERVIEW_SIDE = 4096
 OVERVIEW_PATCH = 4
+BAND_ROWS = 256
+MAX_LEVEL_PIXELS = 1 << 28
 
 
 class PatchReader:
@@ -69,6 +72,26 @@ class PatchReader:
             return ReadPatch(None, area, (x % BLOCK_SIDE, y % BLOCK_SIDE))
         base = self._read_base(Region(2 * x, 2 * y, 2 * side, 2 * side), 0) if self.has_base else None
         return ReadPatch(self.reader.region(self._stored_level, Region(x, y, side, side)), base)
+
+    def reduced(self, step: int) -> np.ndarray:
+        """The whole stored plane at one pixel for step × step, uint8 ⌊H/step⌋×⌊W/step⌋×3: means, read in bands.
+
+        From the coarsest level that is fine enough. Raises BadRequestError where that level is too large for memory.
+        """
+        steps = [each.downsample / 2**self.steps for each in self.reader.levels]
+        level = max((number for number, each in enumerate(steps) if each <= step * 1.01), default=0)
+        size, factor = self.reader.levels[level].size, step / steps[level]
+        if size.width * size.height > MAX_LEVEL_PIXELS:
+            raise BadRequestError(f"“{self.name}” has no small level from which a picture could be made; ingest it.")
+        columns, rows = self.size.width // step, self.size.height // step
+        width = min(size.width, round(columns * factor))
+        picture = np.empty((rows, columns, 3), np.uint8)
+        for top in range(0, rows, BAND_ROWS):
+            end = min(rows, top + BAND_ROWS)
+            y, y_end = round(top * factor), min(size.height, round(end * factor))
+            band = self.reader.region(level, Region(0, y, width, y_end - y))
+            picture[top:end] = cv2.resize(band, (columns, end - top), interpolation=cv2.INTER_AREA)
+        return picture
 
     def overview(self, side: int) -> Overview | None:
         """Brightness of the whole slide at a coarse level; None where no level shows a patch by 4 to 64 px or so."""

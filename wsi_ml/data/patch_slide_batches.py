@@ -44,7 +44,12 @@ def varied(rgb: np.ndarray, crop: int, rng: np.random.Generator) -> np.ndarray:
     square = np.rot90(rgb[y : y + crop, x : x + crop], int(rng.integers(4)))
     if rng.random() < 0.5:
         square = square[:, ::-1]
-    picture = Image.fromarray(np.ascontiguousarray(square))
+    return in_other_light(square, rng)
+
+
+def in_other_light(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Saturation, contrast, brightness and sharpness by factors of FACTORS, uint8."""
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
     for enhancer in ENHANCERS:
         picture = enhancer(picture).enhance(float(rng.uniform(*FACTORS)))
     return np.asarray(picture)

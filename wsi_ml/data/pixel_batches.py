@@ -8,9 +8,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from wsi_ml.data.augment import dihedral
+from wsi_ml.data.augment import change_stain, dihedral
 from wsi_ml.data.batches import NO_CLASS, batches_an_epoch
 from wsi_ml.errors import BadRequestError
+from wsi_ml.slides.kernel import halve_pixels
 
 
 class LabelledPicture(NamedTuple):
@@ -73,6 +74,22 @@ def class_of_mask(mask: np.ndarray, present: float) -> int:
     return first if counts[first] > present * len(known) else 0
 
 
+def halved(picture: LabelledPicture) -> LabelledPicture:
+    """The picture at half the size, as the store halves; a pixel's class is that of most of its labelled four.
+
+    Of as many each, the higher class. An odd last row or column is repeated first.
+    """
+    if picture.mask is None:
+        return picture._replace(rgb=halve_pixels(picture.rgb))
+    rows, columns = picture.mask.shape
+    even = np.pad(picture.mask, ((0, rows % 2), (0, columns % 2)), "edge")
+    four = np.stack([even[0::2, 0::2], even[0::2, 1::2], even[1::2, 0::2], even[1::2, 1::2]])
+    highest = max(int(four.max()), 0)
+    votes = np.stack([(four == value).sum(0) for value in range(highest, -1, -1)])
+    mask = np.where(votes.any(0), highest - votes.argmax(0), NO_CLASS).astype(np.int8)
+    return picture._replace(rgb=halve_pixels(picture.rgb), mask=mask)
+
+
 def cut_to_side(picture: LabelledPicture, side: int, present: float) -> Iterator[LabelledPicture]:
     """Squares of a picture on a grid from its corner; what is left over at the right and below is not used.
 
@@ -116,13 +133,14 @@ def batch_of(pictures: Sequence[LabelledPicture]) -> PixelBatch:
 class PictureBatches:
     """Endless: every picture once an epoch, in another order each time, mirrored and turned by right angles.
 
-    Batch `index` is a pure function of the seed. Raises BadRequestError for no pictures.
+    With `stain` the amount of each stain is multiplied by a factor of its own between e^−stain and e^stain. Batch
+    `index` is a pure function of the seed. Raises BadRequestError for no pictures.
     """
 
-    def __init__(self, pictures: Sequence[LabelledPicture], batch: int, seed: int):
+    def __init__(self, pictures: Sequence[LabelledPicture], batch: int, seed: int, stain: float = 0.0):
         if not pictures:
             raise BadRequestError("There is no picture with the labels that this training needs.")
-        self.pictures, self.size, self.seed = list(pictures), batch, seed
+        self.pictures, self.size, self.seed, self.stain = list(pictures), batch, seed, stain
 
     def batch(self, index: int) -> PixelBatch:
         """See the class."""
@@ -139,4 +157,8 @@ class PictureBatches:
         picture = self.pictures[place]
         pose = int(np.random.default_rng([self.seed, 1, number]).integers(8))
         mask = None if picture.mask is None else np.ascontiguousarray(dihedral(picture.mask, pose))
-        return picture._replace(rgb=np.ascontiguousarray(dihedral(picture.rgb, pose)), mask=mask)
+        rgb = np.ascontiguousarray(dihedral(picture.rgb, pose))
+        if self.stain:
+            rng = np.random.default_rng([self.seed, 2, number])
+            rgb = change_stain(rgb, np.exp(rng.uniform(-self.stain, self.stain, 3)), np.zeros(3))
+        return picture._replace(rgb=rgb, mask=mask)

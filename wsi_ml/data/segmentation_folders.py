@@ -45,7 +45,14 @@ def read_folder(folder: Path, classes: Sequence[str]) -> list[tuple[LabelledPict
     if alone:
         raise BadRequestError(f"The mask “{alone[0]}.png” has no picture of that name in images.")
     table = _table(folder / TABLE, {path.name for path in images})
-    return [_read(path, masks.get(path.stem), table.get(path.name, {}), classes) for path in images]
+    rows = [_read(path, masks.get(path.stem), table.get(path.name, {}), classes) for path in images]
+    known = [picture.mask for picture, _ in rows if picture.mask is not None]
+    # One such mask is a picture of nothing but the first class; a folder of them was written as 0 and 255.
+    if any((mask == NO_CLASS).any() for mask in known) and not any((mask > 0).any() for mask in known):
+        raise BadRequestError(
+            f"The masks of “{folder.name}” hold only 0 and 255, and 255 means no label: write classes as 0, 1 …"
+        )
+    return rows
 
 
 def _table(path: Path, images: set[str]) -> dict[str, dict[str, str]]:
@@ -92,10 +99,6 @@ def _read_mask(path: Path, classes: int) -> np.ndarray:
     if values.ndim != 2 or values.dtype != np.uint8:
         raise BadRequestError(f"The mask “{path.name}” is no 8-bit picture of one channel.")
     found = set(np.unique(values).tolist())
-    if found == {0, UNLABELLED_VALUE}:
-        raise BadRequestError(
-            f"The mask “{path.name}” holds only 0 and 255, and 255 means no label: write classes as 0, 1 …"
-        )
     wrong = sorted(value for value in found if value >= classes and value != UNLABELLED_VALUE)
     if wrong:
         raise BadRequestError(f"The mask “{path.name}” has the value {wrong[0]}; classes are 0 to {classes - 1}.")

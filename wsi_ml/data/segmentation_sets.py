@@ -11,7 +11,7 @@ import numpy as np
 from wsi_ml.data import nuclei, tissue
 from wsi_ml.data.batches import NO_CLASS
 from wsi_ml.data.nuclei import PART_SIDE, SCENE_SIDE
-from wsi_ml.data.pixel_batches import LabelledPicture, cut_to_side
+from wsi_ml.data.pixel_batches import LabelledPicture, cut_to_side, halved
 from wsi_ml.data.segmentation_folders import PARTS, TUMOUR_CLASSES, known_slides, read_folder, slide_pictures
 from wsi_ml.data.synthetic import GLAND, LUMEN, make_scene
 from wsi_ml.data.synthetic_pixels import Painter
@@ -41,10 +41,14 @@ class PictureOptions:
     classes: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    slides: tuple[str, ...] = ()
+    """Of a folder: the slides that are used; none named: all."""
     present: float = 0.0
     scenes: int = 6
     slide_pictures: int = 100
     mpp: float | None = None
+    halvings: int = 0
+    """Times that pictures are halved before they are cut: 1 is ×10."""
     parts: tuple[str, ...] = PARTS
     """Parts that are wanted: of the others no pixel is kept."""
 
@@ -57,10 +61,14 @@ class PictureSet:
     training: list[LabelledPicture] = field(default_factory=list)
     validation: list[LabelledPicture] = field(default_factory=list)
     test: list[LabelledPicture] = field(default_factory=list)
+    held_out: set[str] = field(default_factory=set)
+    """Slides of which nothing is trained on, whichever parts were wanted."""
 
     def add(self, pictures: Iterable[LabelledPicture], part: str, options: PictureOptions) -> None:
         """Cut pictures to the side and put them into a part, if that is wanted; else they are not even taken."""
         for picture in pictures if part in options.parts else ():
+            for _ in range(options.halvings):
+                picture = halved(picture)
             getattr(self, part).extend(cut_to_side(picture, options.side, options.present))
 
 
@@ -85,6 +93,7 @@ def open_pictures(source: str, options: PictureOptions) -> PictureSet:
             raise BadRequestError(f"{' and '.join(theirs)}: such sets cannot be joined.")
         for part in PARTS:
             getattr(first, part).extend(getattr(other, part))
+        first.held_out |= other.held_out
     if PARTS[0] in options.parts and not first.training:
         raise BadRequestError(f"Nothing of {source} is left to train on: all of it is held out.")
     return first
@@ -96,6 +105,8 @@ def _drawn(options: PictureOptions) -> PictureSet:
     for number, (part, scenes) in enumerate(zip(PARTS, (options.scenes, 1, 1), strict=True)):
         first = options.seed + number * SCENE_STEP
         for seed in range(first, first + scenes):
+            if number:
+                found.held_out.add(_scene_name(seed))
             found.add(_scene_pictures(seed), part, options)
     return found
 
@@ -110,7 +121,11 @@ def _scene_pictures(seed: int) -> Iterable[LabelledPicture]:
             quarter = gland.reshape(PART_SIDE // 2, 2, PART_SIDE // 2, 2).sum((1, 3))
             mask = (quarter >= 2).astype(np.int8)
             rgb = halve_pixels(painter.paint(base_region))
-            yield LabelledPicture(f"scene-{seed}-{x}-{y}", f"scene-{seed}", rgb, mask, NO_CLASS)
+            yield LabelledPicture(f"{_scene_name(seed)}-{x}-{y}", _scene_name(seed), rgb, mask, NO_CLASS)
+
+
+def _scene_name(seed: int) -> str:
+    return f"scene-{seed}"
 
 
 def _nuclei(options: PictureOptions) -> PictureSet:
@@ -138,24 +153,29 @@ def _tissue_weak(options: PictureOptions) -> PictureSet:
             for at in patches
         ]
         found.add(pictures, part, options)
+    found.held_out = {at.slide for at in split.by_slide}
     return found
 
 
 def _folder(options: PictureOptions) -> PictureSet:
-    """The user's own pictures; see `read_folder`."""
+    """The user's own pictures; see `read_folder`. A split that is named goes before that of the table."""
     found = PictureSet(options.classes or FOLDER_CLASSES)
     rows = read_folder(options.data, found.classes)
-    if any(part for _, part in rows):
-        sides = {part: {picture.slide for picture, each in rows if (each or PARTS[0]) == part} for part in PARTS}
-        shared = sorted(
-            (sides["training"] & (sides["validation"] | sides["test"])) | (sides["validation"] & sides["test"])
-        )
-        if shared:
-            raise BadRequestError(f"Slide “{shared[0]}” has pictures in two parts; a slide belongs to one.")
-        for picture, part in rows:
-            found.add([picture], part or PARTS[0], options)
+    if options.slides:
+        unknown = sorted(set(options.slides) - {picture.slide for picture, _ in rows})
+        if unknown:
+            raise BadRequestError(f"The key slides names “{unknown[0]}”, which is not in the data.")
+        rows = [row for row in rows if row[0].slide in options.slides]
+    if not any(part for _, part in rows) or options.validation or options.test:
+        _split_by_slide(found, [picture for picture, _ in rows], options)
         return found
-    _split_by_slide(found, [picture for picture, _ in rows], options)
+    sides = {part: {picture.slide for picture, each in rows if (each or PARTS[0]) == part} for part in PARTS}
+    shared = sorted((sides["training"] & (sides["validation"] | sides["test"])) | (sides["validation"] & sides["test"]))
+    if shared:
+        raise BadRequestError(f"Slide “{shared[0]}” has pictures in two parts; a slide belongs to one.")
+    found.held_out = sides["validation"] | sides["test"]
+    for picture, part in rows:
+        found.add([picture], part or PARTS[0], options)
     return found
 
 
@@ -166,10 +186,12 @@ def _camelyon(options: PictureOptions) -> PictureSet:
     names = [each.slide.stem for each in slides]
     test = options.test or tuple(name for name in names if name.startswith("test_"))
     parts = split_names(names, options.validation, test)
+    found.held_out = _held_out(parts)
     for number, part in enumerate(PARTS):
         chosen = [each for each in slides if parts[each.slide.stem] == part]
         seed = options.seed + number * SCENE_STEP
-        pictures = slide_pictures(chosen, options.side, options.slide_pictures, seed, options.present, options.mpp)
+        side = options.side << options.halvings
+        pictures = slide_pictures(chosen, side, options.slide_pictures, seed, options.present, options.mpp)
         found.add(pictures, part, options)
     return found
 
@@ -181,8 +203,13 @@ READERS = {
 
 def _split_by_slide(found: PictureSet, pictures: Sequence[LabelledPicture], options: PictureOptions) -> None:
     parts = split_names([each.slide for each in pictures], options.validation, options.test)
+    found.held_out = _held_out(parts)
     for picture in pictures:
         found.add([picture], parts[picture.slide], options)
+
+
+def _held_out(parts: dict[str, str]) -> set[str]:
+    return {name for name, part in parts.items() if part != PARTS[0]}
 
 
 def split_names(names: Sequence[str], validation: Sequence[str], test: Sequence[str]) -> dict[str, str]:

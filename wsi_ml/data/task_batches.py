@@ -18,11 +18,12 @@ from wsi_ml.data.instance_targets import (
     NUCLEI_SIDE,
     contour_target,
     interior_target,
+    point_target,
     relabelled,
     weight_map,
 )
-from wsi_ml.data.task_augment import cut_square, vary_pixels
-from wsi_ml.data.task_pictures import TaskPicture
+from wsi_ml.data.task_augment import vary_pixels
+from wsi_ml.data.task_pictures import POINTS, TaskPicture
 from wsi_ml.data.tissue import TissuePatch
 from wsi_ml.errors import BadRequestError
 
@@ -30,6 +31,8 @@ PATCH = "patch"
 TARGETS: Mapping[str, int] = {"base": 2, "plus": 3}
 """Channels of an instance task by its target: without and with contour."""
 SAMPLERS = ("paper", "authors", "fixed")
+POINT_WEIGHT = 5.0
+"""Loss weight of a disc's pixels: they are few."""
 PATCH_SHARE = 0.3
 """Share of batches that are of patches (paper; the authors' program takes one in four)."""
 
@@ -77,6 +80,8 @@ class TaskBatchSettings:
     """`paper` draws by chance, `authors` takes turns, `fixed` draws one task a batch."""
     patch_share: float = PATCH_SHARE
     """Samplers `paper` and `fixed`: chance that a batch is of patches."""
+    point_radius: float = 3.0
+    """Radius in pixels of the discs that tasks of points learn."""
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -85,6 +90,8 @@ class TaskBatchSettings:
             raise BadRequestError(f"sampler {self.sampler!r} is not {', '.join(SAMPLERS)}.")
         if self.batch < 1 or min(self.side, self.patch_side) < 16 or any(s % 16 for s in (self.side, self.patch_side)):
             raise BadRequestError("A batch has at least one row, and its sides are multiples of 16.")
+        if self.point_radius < 1:
+            raise BadRequestError(f"point_radius {self.point_radius} is below 1 px.")
         if not 0 <= self.patch_share <= 1:
             raise BadRequestError(f"patch_share {self.patch_share} is not between 0 and 1.")
 
@@ -145,7 +152,15 @@ class TaskBatches:
         else:
             tasks = rng.integers(len(self.dense), size=self.settings.batch)
             tasks = tasks[:1].repeat(len(tasks)) if self.settings.sampler == "fixed" else tasks
-        return [Turn(task, int(rng.integers(self._count(task)))) for task in tasks.tolist()]
+        return [Turn(task, self._drawn(task, rng)) for task in tasks.tolist()]
+
+    def _drawn(self, task: int, rng: np.random.Generator) -> int:
+        """A sample of a task by chance: patches and pictures of equal weight evenly."""
+        own = [] if task == len(self.dense) else self.pictures[self.dense[task]]
+        weights = np.array([picture.weight for picture in own])
+        if len(np.unique(weights)) <= 1:
+            return int(rng.integers(self._count(task)))
+        return int(rng.choice(len(own), p=weights / weights.sum()))
 
     def _in_turn(self, index: int) -> list[Turn]:
         """The program's order: with T dense tasks, one batch of patches and then T in which every row changes task.
@@ -192,12 +207,13 @@ def dense_row(
     picture: TaskPicture, task: str, settings: TaskBatchSettings, rng: np.random.Generator, vary: bool = True
 ) -> TaskRow:
     """A square of a picture; targets are made after the variation."""
-    types = np.zeros(picture.labels.shape, np.uint8) if picture.types is None else picture.types
-    rgb, labels, types = cut_square((picture.rgb, picture.labels, types), settings.side, rng, vary)
+    rgb, labels, types = picture.square(settings.side, rng, vary)
     labels = relabelled(labels)
+    if task.endswith(POINTS):
+        target = point_target(labels, settings.point_radius)
+        return TaskRow(rgb, target, np.where(target > 0, POINT_WEIGHT, 1).astype(np.float32), types, NO_CLASS)
     erosion = disc_side(task)
     target = (contour_target if settings.target == "plus" else interior_target)(labels, erosion)
-    rgb = vary_pixels(rgb, rng) if vary else rgb
     return TaskRow(rgb, target, weight_map(labels, erosion), types, NO_CLASS)
 
 

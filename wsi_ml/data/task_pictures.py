@@ -7,8 +7,9 @@ truth is exact. A task is trained on what knows it; nothing is assumed of the ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from wsi_ml.data.nuclei import (
 )
 from wsi_ml.data.synthetic import NUCLEI, Scene, make_scene
 from wsi_ml.data.synthetic_pixels import Painter
+from wsi_ml.data.task_augment import cut_square, vary_pixels
 from wsi_ml.errors import BadRequestError
 from wsi_ml.geometry import Region, Size
 from wsi_ml.slides.kernel import halve_pixels
@@ -33,13 +35,30 @@ INSTANCE_TASKS = ("gland", "lumen", "nuclei")
 """Instances that a set may know, in the order of the network's decoders."""
 TYPE = "_type"
 """Ends the name of the task that tells the types of another's instances: `nuclei_type`."""
+POINTS = "_points"
+"""Ends the name of the task that tells only where another's instances are, by small discs: `nuclei_points`."""
 RESEARCH_SET = "monuseg-train-nc"
 """CC BY-NC-SA 4.0: weights trained on it carry that licence and are never shipped as default."""
-SETS = ("dsb2018", "drawn", "monuseg")
+RESEARCH_VALIDATION = ("TCGA-21-5786-01Z-00-DX1", "TCGA-A7-A13E-01Z-00-DX1")
+RESEARCH_TEST = (
+    "TCGA-50-5931-01Z-00-DX1", "TCGA-AR-A1AS-01Z-00-DX1", "TCGA-B0-5711-01Z-00-DX1", "TCGA-G9-6362-01Z-00-DX1",
+)  # fmt: skip
+"""One picture of lung, breast, kidney and prostate each; every picture is of another patient."""
 DIAMETER = 14.0
 """Stored pixels (7 µm at 0.5 µm/px) to which pictures of unknown scale are brought by their truth."""
 DRAWN_TYPES: Mapping[str, tuple[str, ...]] = {"nuclei": NUCLEI}
 """Types of the drawn scenes by task; type 0 is the background."""
+
+
+class Square(NamedTuple):
+    """A square of a picture, as a row of a batch shows it."""
+
+    rgb: np.ndarray
+    """uint8 S×S×3."""
+    labels: np.ndarray
+    """int32 S×S; mirroring at the edge may have split an instance, whose parts keep its number."""
+    types: np.ndarray
+    """uint8 S×S, 0 where types are not known."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class TaskPicture:
     """int32 H×W: 0 outside, another number for each instance."""
     types: np.ndarray | None = None
     """uint8 H×W: type of each pixel's instance from 1, 0 outside; None where types are not known."""
+    weight: float = 1.0
+    """How often it is drawn, against the others of its task, by samplers that draw by chance."""
 
     def __post_init__(self) -> None:
         beside = (self.labels,) if self.types is None else (self.labels, self.types)
@@ -63,10 +84,28 @@ class TaskPicture:
                     f"{each.shape[-1]} × {each.shape[0]}; they must be of one size."
                 )
 
+    def square(self, side: int, rng: np.random.Generator, vary: bool = True) -> Square:
+        """A square of `side` px: from anywhere, turned and recoloured, or the middle as it is."""
+        types = np.zeros(self.labels.shape, np.uint8) if self.types is None else self.types
+        rgb, labels, types = cut_square((self.rgb, self.labels, types), side, rng, vary)
+        return Square(vary_pixels(rgb, rng) if vary else rgb, labels, types)
+
 
 def instance_task(task: str) -> str:
-    """The task whose instances a task is about: `nuclei` of `nuclei` and of `nuclei_type`."""
+    """The task whose rows a task is learnt from: `nuclei` of `nuclei` and of `nuclei_type`."""
     return task.removesuffix(TYPE)
+
+
+def base_task(task: str) -> str:
+    """The task whose instances a task is about: `nuclei` of `nuclei_type` and of `nuclei_points` too."""
+    return task.removesuffix(TYPE).removesuffix(POINTS)
+
+
+def of_types(picture: TaskPicture, kinds: Sequence[int]) -> TaskPicture:
+    """The picture with those instances alone whose type is one of `kinds`; BadRequestError where no type is known."""
+    if picture.types is None:
+        raise BadRequestError(f"The picture {picture.name} tells no types.")
+    return replace(picture, labels=np.where(np.isin(picture.types, kinds), picture.labels, 0).astype(np.int32))
 
 
 def hand_pictures(data_root: Path, held_out: Sequence[str]) -> tuple[list[TaskPicture], list[TaskPicture]]:

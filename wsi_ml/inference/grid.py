@@ -84,10 +84,23 @@ def make_grid(
     x_spans = _spans(x0, card.core, stored_region.x, stored_region.x_end, tissue, tissue.mask.shape[1])
     y_spans = _spans(y0, card.core, stored_region.y, stored_region.y_end, tissue, tissue.mask.shape[0])
     found = np.argwhere(_sums(tissue.mask, y_spans, x_spans) > 0)
-    row, column = found[:, 0], found[:, 1]
-    order = np.lexsort((row, column, row // max(1, STRIP // step)))
-    windows = np.stack([column, row], axis=1)[order].astype(np.int32)
+    windows = _in_strips(found[:, ::-1], step)
     return Grid(stored_size, card.core, card.halo, step, math.gcd(card.stride, step), windows, stored_region)
+
+
+def chosen_grid(card: PredictorCard, stored_size: Size, stored_region: Region, windows: np.ndarray) -> Grid:
+    """The grid of those of a predictor's own windows (n × 2, column and row) whose cores meet a region."""
+    low = windows * card.core
+    first, last = np.array(stored_region[:2]), np.array([stored_region.x_end, stored_region.y_end])
+    meeting = ((low < last) & (low + card.core > first)).all(axis=1)
+    ordered = _in_strips(windows[meeting], card.core)
+    return Grid(stored_size, card.core, card.halo, card.core, card.stride, ordered, stored_region)
+
+
+def _in_strips(windows: np.ndarray, step: int) -> np.ndarray:
+    """Windows (column, row) in the order of computing, int32."""
+    column, row = windows[:, 0], windows[:, 1]
+    return windows[np.lexsort((row, column, row // max(1, STRIP // step)))].astype(np.int32)
 
 
 def step_of(card: PredictorCard, overlap: float) -> int:

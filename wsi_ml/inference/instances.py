@@ -3,27 +3,30 @@
 Each block is read with a margin. An object belongs to the block that holds its first pixel by rows. The margin grows
 until nothing that is unknown beyond it can reach an object of the block:
 
-* What becomes of a pixel in the flood depends on pixels at most FLOOD_REACH away, and on which seeds those belong to.
+* What becomes of a pixel depends on pixels at most `reach` away, and on which seeds those belong to.
 * A seed is known when it lies inside the margin; one that touches its edge is not, nor is what lies beyond the edge.
-* So a pixel more than FLOOD_REACH + 1 from both is as in the whole map, and an object whose pixels and their neighbours
+* So a pixel more than `reach` + 1 from both is as in the whole map, and an object whose pixels and their neighbours
   are all that far is whole and right.
 
 Seeds of more than `max_object_px` are cut along lines fixed on the map, so a margin of 2 · max_object_px and three
-times FLOOD_REACH always suffices: there a seed that touches the edge and matters is known to be too large. Hence the
+times `reach` always suffices: there a seed that touches the edge and matters is known to be too large. Hence the
 same objects for blocks of any size, none lost, none twice, in bounded memory.
+
+How objects are found is an `ObjectFinder`'s: the flood of `watershed`, or paper C's rules in `cerberus_finder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import shapely
 
 from wsi_ml.geometry import Region, Size, clip, grow
 from wsi_ml.inference.polygons import first_pixels, label_polygons
-from wsi_ml.inference.watershed import FLOOD_REACH, InstanceSettings, Objects, find_objects
+from wsi_ml.inference.watershed import Objects
 
 BLOCK = 2048
 """Side of a block in map pixels."""
@@ -31,7 +34,31 @@ MARGIN = 96
 """Map pixels around a block at first: enough for nuclei."""
 
 ChannelReader = Callable[[Region], np.ndarray]
-"""Gives uint8 C×h×w of a box inside the map: interior, boundary, then one channel for each type that is voted on."""
+"""Gives uint8 C×h×w of a box inside the map: interior, boundary, one channel for each type that is voted on, then
+what the finder needs beside."""
+
+
+class ObjectFinder(Protocol):
+    """A way to find objects whose result at a pixel depends on what is near, and on whole seeds near it."""
+
+    @property
+    def reach(self) -> int:
+        """How far, in map pixels, what is not known can change a pixel that belongs to another seed."""
+        ...
+
+    @property
+    def beside(self) -> int:
+        """How many of the last channels tell of something other than the objects and their types."""
+        ...
+
+    @property
+    def max_object_px(self) -> int:
+        """Longest side of a seed's box; larger ones are cut along lines this far apart, fixed on the map."""
+        ...
+
+    def find(self, channels: np.ndarray, map_origin: tuple[int, int]) -> Objects:
+        """Objects of uint8 maps C×H×W (probability · 255); `map_origin` is (x, y) of the first pixel on the map."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,26 +84,26 @@ def block_instances(
     read: ChannelReader,
     size: Size,
     block: Region,
-    settings: InstanceSettings,
+    finder: ObjectFinder,
     *,
     tolerance: float = 0.0,
     least: int = 1,
     margin: int = MARGIN,
 ) -> Instances:
     """The objects of at least `least` pixels whose first pixel lies in `block`; `tolerance` as of `label_polygons`."""
-    widest = 2 * settings.max_object_px + 3 * FLOOD_REACH + 2
+    widest = 2 * finder.max_object_px + 3 * finder.reach + 2
     while True:
         margin = min(margin, widest)
         window = grow(block, margin, size)
         channels = read(window)
-        objects = find_objects(channels[0], channels[1], settings, (window.x, window.y))
-        owned, is_certain = _owned(objects, block, window, size)
+        objects = finder.find(channels, (window.x, window.y))
+        owned, is_certain = _owned(objects, block, window, size, finder.reach + 2)
         if is_certain or margin == widest:
-            return _instances(channels, owned, window, tolerance, least)
+            return _instances(channels[: len(channels) - finder.beside], owned, window, tolerance, least)
         margin *= 2
 
 
-def _owned(objects: Objects, block: Region, window: Region, size: Size) -> tuple[np.ndarray, bool]:
+def _owned(objects: Objects, block: Region, window: Region, size: Size, reach: int) -> tuple[np.ndarray, bool]:
     """(labels of the objects whose first pixel lies in the block, 0 elsewhere; whether they are certain)."""
     labels = objects.labels
     count = int(labels.max()) + 1
@@ -88,12 +115,12 @@ def _owned(objects: Objects, block: Region, window: Region, size: Size) -> tuple
     own[0] = False
     touching = np.zeros(count, bool)
     touching[inside.ravel()] = True
-    unknown = _unknown_boxes(objects.cut_seeds, window, size)
+    unknown = _unknown_boxes(objects.cut_seeds, window, size, reach)
     is_certain = not _reaches(unknown, labels, touching, (left, top, left + block.width, top + block.height))
     return np.where(own[labels], labels, 0), is_certain
 
 
-def _unknown_boxes(cut_seeds: np.ndarray, window: Region, size: Size) -> np.ndarray:
+def _unknown_boxes(cut_seeds: np.ndarray, window: Region, size: Size, reach: int) -> np.ndarray:
     """Boxes (left, top, right, bottom) in the window that what is unknown beyond its edges may reach."""
     width, height = window.width, window.height
     is_cut = np.array([window.x > 0, window.y > 0, window.x_end < size.width, window.y_end < size.height])
@@ -101,7 +128,6 @@ def _unknown_boxes(cut_seeds: np.ndarray, window: Region, size: Size) -> np.ndar
     beyond = np.array([*left_top, [width, 0, width + 1, height], [0, height, width, height + 1]])
     at_edge = cut_seeds == [0, 0, width, height]
     boxes = np.concatenate([beyond[is_cut], cut_seeds[(at_edge & is_cut).any(axis=1)]])
-    reach = FLOOD_REACH + 2
     low, high = (boxes[:, :2] - reach).clip(0), np.minimum(boxes[:, 2:] + reach, [width, height])
     return np.concatenate([low, high], axis=1)
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from wsi_ml.geometry import Region, Size, ceil_div
 from wsi_ml.inference.grid import Grid
-from wsi_ml.inference.window_file import WindowFile
 
 CACHE_BYTES = 64 << 20
 
@@ -42,13 +41,38 @@ class Maps(Protocol):
         ...
 
 
+class WindowMaps(Protocol):
+    """Maps of a grid's windows, by their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a window's map."""
+        ...
+
+    def window(self, number: int) -> np.ndarray:
+        """Map of one window, uint8."""
+        ...
+
+
+class HeldMaps:
+    """`WindowMaps` in memory: n × channels × rows × columns."""
+
+    def __init__(self, maps: np.ndarray):
+        self.maps = maps
+        self.shape: tuple[int, int, int] = maps.shape[1:]
+
+    def window(self, number: int) -> np.ndarray:
+        """See `WindowMaps`."""
+        return self.maps[number]
+
+
 class StitchedMaps:
-    """See `Maps`: the results of a grid's windows from their file, in bounded memory; threads may share it.
+    """See `Maps`: the results of a grid's windows, read in bounded memory; threads may share it.
 
     Where windows overlap a map pixel is the mean of all that tell it, rounded half up.
     """
 
-    def __init__(self, grid: Grid, windows: WindowFile, window_stride: int, cache_bytes: int = CACHE_BYTES):
+    def __init__(self, grid: Grid, windows: WindowMaps, window_stride: int, cache_bytes: int = CACHE_BYTES):
         self.grid = grid
         self.channels = windows.shape[0]
         self.stride = grid.stride

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from wsi_ml.errors import BadRequestError, ModelMemoryError, ModelOutputError, ModelUnavailableError
+from wsi_ml.inference.adapters import adapted
 from wsi_ml.inference.card import PredictorCard
 from wsi_ml.inference.patch_network import PatchClasses
 from wsi_ml.models import checkpoint
-from wsi_ml.models.sr_joint import SrJoint
+from wsi_ml.models.losses import IMAGENET_DEVIATION, IMAGENET_MEAN
 from wsi_ml.sr.network import fastest_device, fastest_type
 
 FULL = 255.0
@@ -40,8 +41,8 @@ class NetworkPredictor:
         self._local = threading.local()
         about = card.about
         model = checkpoint.load(weights, card.sha256, about.get("architecture", ""), about.get("config", {}))
-        if isinstance(model, SrJoint):
-            model = PatchClasses(model, card)
+        model = adapted(model, card)
+        self._imagenet = about.get("normalise") == "imagenet"
         self._softmax = about["activation"] == "softmax"
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -78,7 +79,7 @@ class NetworkPredictor:
         if not isinstance(self.model, PatchClasses):
             raise BadRequestError(f"The model {self.card.name} tells maps of windows, not single patches.")
         with torch.inference_mode():
-            rgb = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float().div_(FULL)
+            rgb = self._rgb(torch.from_numpy(patches).to(self.device))
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.model.classify(rgb).float()
             if not torch.isfinite(logits.sum()):
@@ -98,14 +99,22 @@ class NetworkPredictor:
     def _run(self, windows: Tensor) -> Tensor:
         """N×S×S×3 uint8 → N×C×m×m uint8 on the same device."""
         with torch.inference_mode():
-            # A permuted view of N×S×S×3 is channels-last as it lies.
-            rgb = windows.permute(0, 3, 1, 2).float().div_(FULL)
+            rgb = self._rgb(windows)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.model(rgb)
             logits = logits.float()
             self._check(logits, len(windows))
             probabilities = logits.softmax(dim=1) if self._softmax else logits.sigmoid()
             return probabilities.mul_(FULL).round_().to(torch.uint8).contiguous()
+
+    def _rgb(self, windows: Tensor) -> Tensor:
+        """N×S×S×3 uint8 → N×3×S×S float 0…1, or by ImageNet's mean and deviation where the card says so."""
+        # A permuted view of N×S×S×3 is channels-last as it lies.
+        rgb = windows.permute(0, 3, 1, 2).float().div_(FULL)
+        if self._imagenet:
+            for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)):
+                rgb[:, channel].sub_(mean).div_(deviation)
+        return rgb
 
     def _check(self, logits: Tensor, count: int) -> None:
         side = self.card.map_side

@@ -67,3 +67,24 @@ class PatchClasses(nn.Module):
         """Logits of mean features, last axis; in fp32, since there are few of them and they decide."""
         with torch.autocast(means.device.type, enabled=False):
             return self.network.fc(means)
+
+
+class WholePatches(nn.Module):
+    """A classifier of patches as it is: N×3×side×side RGB → N×classes×1×1 logits of the window, which is the patch.
+
+    The card has halo 0 and a stride of `side`, or ModelUnavailableError. Windows that overlap (`overlap`) give a finer
+    map, each of whose pixels is the mean of all patches that it lies in.
+    """
+
+    def __init__(self, network: nn.Module, card: PredictorCard):
+        super().__init__()
+        if card.halo or card.stride != card.side:
+            raise ModelUnavailableError(
+                f"The card of {card.name} does not fit its network, which tells whole patches: halo must be 0 and "
+                f"stride the side, {card.side} px."
+            )
+        self.network = network
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """See the class."""
+        return self.network(rgb)[:, :, None, None]

@@ -8,19 +8,31 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wsi_ml.errors import BadRequestError, NotPredictableError
 from wsi_ml.geometry import Region, Size, ceil_div
 from wsi_ml.inference import work
 from wsi_ml.inference.card import PredictorCard, read_card
-from wsi_ml.inference.grid import Grid, batch_size, make_grid, step_of
-from wsi_ml.inference.maps import StitchedMaps
-from wsi_ml.inference.parameters import PredictParameters, check_parameters
-from wsi_ml.inference.predictor import Opener, Predictor, Shared, SlideFitted, find_card, open_predictor
+from wsi_ml.inference.grid import Grid, batch_size, chosen_grid, make_grid, step_of
+from wsi_ml.inference.maps import HeldMaps, StitchedMaps
+from wsi_ml.inference.parameters import TISSUE, PredictParameters, check_parameters
+from wsi_ml.inference.predictor import (
+    OWN_TISSUE,
+    Choosing,
+    Opener,
+    Predictor,
+    Shared,
+    SlideFitted,
+    WholeSlide,
+    find_card,
+    open_predictor,
+)
 from wsi_ml.inference.slide import Cancelled, Progress, compute_windows, refuse_cancelled
 from wsi_ml.inference.tissue import everything, find_tissue
 from wsi_ml.inference.trust_predictor import TASK, TrustPredictor, fitted, is_trust
@@ -149,6 +161,8 @@ def prepare(library_root: Path | str, request: PredictRequest) -> Prediction:
     facts = library.card(slide.id, request.version)
     card, fidelity = fitted(_card_of(Path(library_root), request.model), library, facts.version)
     parameters = check_parameters(request.parameters)
+    if card.about.get("tissue") == OWN_TISSUE and (parameters.tissue != TISSUE[0] or parameters.overlap):
+        raise BadRequestError(f"{card.name} tells the patches that it was trained for: no tissue=all and no overlap.")
     step_of(card, parameters.overlap)
     low, high = card.mpp_range
     # Slides say 0.5021 where they mean 0.5: the ends of a range are not that sharp.
@@ -224,15 +238,15 @@ def stage(
         predictor = predictor.fitted(prediction.card, pyramid.card.stored_size, prediction.fidelity)
     elif isinstance(predictor, SlideFitted):
         predictor = predictor.for_slide(pyramid)
-    grid = windows_of(pyramid, prediction)
+    grid = windows_of(pyramid, prediction, predictor)
     numbers = predictor.numbers if isinstance(predictor, Shared) else "cpu"
     batch = prediction.parameters.batch or batch_size(prediction.card, numbers)
     side = prediction.card.map_side
-    shape = (len(prediction.card.channels), side, side)
+    shape = predictor.part_shape if isinstance(predictor, WholeSlide) else (len(prediction.card.channels), side, side)
     with WindowFile(folder, _plan(prediction, grid, numbers), len(grid), batch, shape) as windows:
         compute_windows(pyramid, predictor, grid, windows, progress=progress, cancelled=cancelled)
         drawing = time.monotonic()
-        maps = StitchedMaps(grid, windows, prediction.card.stride)
+        maps = _stitched(prediction, predictor, grid, windows)
         facts = _draw(maps, prediction, folder / STAGED_FILE, progress, cancelled)
         seconds = windows.active_s + time.monotonic() - drawing
     facts_of_run = {"engine": engine, "numbers": numbers, "started": started, "seconds": round(seconds, 3)}
@@ -246,12 +260,31 @@ def publish(store: LayerStore, prediction: Prediction, staged: Staged) -> Layer:
     return store.publish_file(new, staged.path, staged.facts, prediction.card.colors, prediction.key)
 
 
-def windows_of(pyramid: Pyramid, prediction: Prediction) -> Grid:
+def windows_of(pyramid: Pyramid, prediction: Prediction, predictor: Predictor) -> Grid:
     """The windows to compute; raises NotPredictableError where there are none."""
+    if isinstance(predictor, Choosing):
+        size, own = prediction.slide.stored_size, predictor.windows
+        drawn = _not_empty(chosen_grid(prediction.card, size, prediction.stored_region, own), prediction)
+        # What tells from the whole slide needs all of it, whatever region is drawn.
+        whole = isinstance(predictor, WholeSlide)
+        return chosen_grid(prediction.card, size, Region(0, 0, *size), own) if whole else drawn
     all_of_it = "all" in (prediction.parameters.tissue, prediction.card.about.get("tissue"))
     tissue = everything(pyramid) if all_of_it else find_tissue(pyramid)
     size, region = prediction.slide.stored_size, prediction.stored_region
-    grid = make_grid(prediction.card, size, region, tissue, prediction.parameters.overlap)
+    return _not_empty(make_grid(prediction.card, size, region, tissue, prediction.parameters.overlap), prediction)
+
+
+def _stitched(prediction: Prediction, predictor: Predictor, grid: Grid, windows: WindowFile) -> StitchedMaps:
+    """The maps of the finished windows."""
+    if not isinstance(predictor, WholeSlide):
+        return StitchedMaps(grid, windows, prediction.card.stride)
+    parts = np.stack([windows.window(number) for number in range(len(grid))])
+    told, maps = predictor.whole(grid.windows, parts)
+    drawn = replace(grid, windows=grid.windows[told], stored_region=prediction.stored_region)
+    return StitchedMaps(drawn, HeldMaps(maps), prediction.card.stride)
+
+
+def _not_empty(grid: Grid, prediction: Prediction) -> Grid:
     if not len(grid):
         where = "on this slide" if prediction.base_region is None else "in this region"
         raise NotPredictableError(f"No tissue was found {where}; tissue=all looks at every pixel.")

@@ -14,9 +14,14 @@ from wsi_ml.inference.card import NAME, PredictorCard, is_predictor, read_card
 from wsi_ml.inference.tissue_predictor import TissuePredictor, tissue_card
 from wsi_ml.inference.trust_predictor import find_trust, is_trust, open_trust, trust_cards
 from wsi_ml.slides.pyramid import Pyramid
+from wsi_ml.sr import upscaler
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "models" / "weights"
 BUILT_IN = "tissue"
+OWN_TISSUE = "own"
+"""In a card: the predictor chooses its windows itself."""
+WHOLE_SLIDE_NETWORK = "takahama"
+"""Architecture whose predictor chooses its windows and may need all of them; see `slide_predictor.py`."""
 
 
 class Predictor(Protocol):
@@ -62,6 +67,34 @@ class Placed(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """A predictor that chooses its windows itself, of a grid without overlap; of a slide, so it comes of `for_slide`.
+
+    Its card has `"tissue": "own"`; other tissue and overlapping windows are refused.
+    """
+
+    windows: np.ndarray
+    """n × 2 int32: column and row."""
+
+
+@runtime_checkable
+class WholeSlide(Choosing, Protocol):
+    """A predictor whose answer for a window depends on all windows of the slide.
+
+    Called with windows it gives parts of any size in place of maps; of all parts come the maps.
+    """
+
+    @property
+    def part_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns (uint8) of a window's part."""
+        ...
+
+    def whole(self, windows: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(numbers of the windows that are told, ascending; their maps, n×C×map_side×map_side uint8) of all parts."""
+        ...
+
+
 Opener = Callable[..., Predictor]
 """Has the form of `open_predictor`."""
 
@@ -84,6 +117,21 @@ def available_predictors(folders: Iterable[Path] = ()) -> list[PredictorCard]:
     for card in trust_cards(folders):
         cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda card: card.name)
+
+
+def card_faults(folders: Iterable[Path]) -> list[str]:
+    """Why models in `folders` are not offered, a sentence for each card that is damaged or lacks its weights."""
+    faults = [_fault_of(file) for folder in folders for file in sorted(folder.glob("*.json"))]
+    return [fault for fault in faults if fault]
+
+
+def _fault_of(file: Path) -> str:
+    try:
+        weights = upscaler.read_card(file).weights if upscaler.is_upscaler(file) else read_card(file).about["weights"]
+    except ModelUnavailableError as error:
+        return str(error)
+    there = (file.parent / weights).is_file()
+    return "" if there else f"The weights {weights} of the model card {file.name} are not there."
 
 
 def find_card(name: str, folders: Iterable[Path] = ()) -> tuple[PredictorCard, Path | None]:
@@ -124,6 +172,11 @@ def open_predictor(
         if is_trust(card):
             return open_trust(found, device, threads)
         file = found
+
+    if card.about.get("architecture") == WHOLE_SLIDE_NETWORK:
+        from wsi_ml.inference.slide_predictor import open_slide_predictor  # as below
+
+        return open_slide_predictor(card, file.parent / card.about["weights"], device, threads)
 
     from wsi_ml.inference.network_predictor import NetworkPredictor  # torch loads here only: listing works without it
 

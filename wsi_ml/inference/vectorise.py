@@ -3,7 +3,7 @@
 | kind | a feature is | class | score |
 | --- | --- | --- | --- |
 | `patch`, `dense` | a 4-connected region of one likeliest class | that class | mean probability of the class |
-| `instance` | an object flooded from its seed | the type of most of its pixels | mean interior |
+| `instance` | an object, flooded from its seed or by paper C's rules | the type of most of its pixels | mean interior |
 | `heatmap` | a 4-connected region of one band, edges 0.1, 0.2 … | the one class | mean value |
 
 All are means over the pixels of the feature, before its outline is simplified. The cells and blocks in which the map
@@ -20,11 +20,12 @@ import shapely
 
 from wsi_ml.errors import PredictionCancelledError
 from wsi_ml.geometry import Region, Size
-from wsi_ml.inference.card import PredictorCard
+from wsi_ml.inference.card import AROUND, PredictorCard
+from wsi_ml.inference.cerberus_finder import finder_of
 from wsi_ml.inference.instances import BLOCK, block_boxes, block_instances
 from wsi_ml.inference.maps import Maps
 from wsi_ml.inference.regions import CELL, Reader, RegionReader
-from wsi_ml.inference.watershed import InstanceSettings, least_byte
+from wsi_ml.inference.watershed import least_byte
 from wsi_ml.layers.batch import FeatureBatch
 
 BATCH = 8192
@@ -144,16 +145,17 @@ def _instance_batches(
     check: Callable[[], None],
     progress: Callable[[int, int], None],
 ) -> Iterator[_Columns]:
-    settings = InstanceSettings.read(chosen, chosen.get("threshold"))
+    map_mpp = maps.stride * float(chosen.get("stored_mpp", card.mpp))
+    finder = finder_of(chosen, chosen.get("threshold"), map_mpp)
     types = [each.name for each in card.classes] if len(card.classes) > 1 else []
     channels = [card.channels.index(name) for name in ("interior", "boundary", *types)]
+    channels += [card.channels.index(name) for name in (AROUND if finder.beside else ())]
     drawn = card.drawn
     # Objects of a class that is told but not drawn take part in the vote and are dropped by it.
     numbers = np.array([drawn.index(each.name) if each.name in drawn else -1 for each in card.classes])
     blocks = block_boxes(maps.size, BLOCK)
     # What is larger than any object of its kind is none, but several or something else.
-    map_pixel_um2 = (maps.stride * float(chosen.get("stored_mpp", card.mpp))) ** 2
-    most = float(chosen.get("max_area_um2", np.inf)) / map_pixel_um2
+    most = float(chosen.get("max_area_um2", np.inf)) / map_mpp**2
 
     def read(box: Region) -> np.ndarray:
         check()
@@ -164,7 +166,7 @@ def _instance_batches(
         progress(done, len(blocks))
         if not maps.covered(*block).any():
             continue
-        found = block_instances(read, maps.size, block, settings, tolerance=tolerance, least=least)
+        found = block_instances(read, maps.size, block, finder, tolerance=tolerance, least=least)
         own = (numbers[found.types] >= 0) & (found.pixels <= most)
         yield found.polygons[own], numbers[found.types[own]], found.means[own]
     progress(len(blocks), len(blocks))

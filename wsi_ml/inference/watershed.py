@@ -45,6 +45,20 @@ class InstanceSettings:
         given = {name: postprocess[name] for name in names if name in postprocess}
         return InstanceSettings(**given | ({} if mask_threshold is None else {"mask_threshold": mask_threshold}))
 
+    @property
+    def reach(self) -> int:
+        """See `wsi_ml.inference.instances.ObjectFinder`."""
+        return FLOOD_REACH
+
+    @property
+    def beside(self) -> int:
+        """See `wsi_ml.inference.instances.ObjectFinder`: all channels tell of the objects themselves."""
+        return 0
+
+    def find(self, channels: np.ndarray, map_origin: tuple[int, int]) -> Objects:
+        """See `wsi_ml.inference.instances.ObjectFinder`."""
+        return find_objects(channels[0], channels[1], self, map_origin)
+
 
 @dataclass(frozen=True)
 class Objects:

@@ -114,9 +114,7 @@ def type_scores(
     """
     matched, false, missed = [np.zeros((0, 2), int)], [np.zeros(0, int)], [np.zeros(0, int)]
     for truth_at, truth_types, told_at, told_types in pictures:
-        away = np.linalg.norm(truth_at[:, None] - told_at[None], axis=-1)
-        pairs = assignment(away)
-        pairs = pairs[away[pairs[:, 0], pairs[:, 1]] <= reach]
+        pairs = matched_centres(truth_at, told_at, reach)
         matched.append(np.stack([truth_types[pairs[:, 0]], told_types[pairs[:, 1]]], -1))
         missed.append(np.delete(truth_types, pairs[:, 0]))
         false.append(np.delete(told_types, pairs[:, 1]))
@@ -130,6 +128,24 @@ def type_scores(
         found.append(right / (right + wrong) if occurs else None)
     whole = 2 * len(true) + len(one) + len(two)
     return TypeScores(2 * len(true) / whole if whole else None, tuple(found))
+
+
+def matched_centres(truth_at: np.ndarray, told_at: np.ndarray, reach: float = CENTRE_REACH) -> np.ndarray:
+    """Pairs (truth, told) of centres n×2 and m×2: one to one, least sum of distances, none further than `reach`."""
+    away = np.linalg.norm(truth_at[:, None] - told_at[None], axis=-1)
+    pairs = assignment(away)
+    return pairs[away[pairs[:, 0], pairs[:, 1]] <= reach]
+
+
+def centre_scores(
+    pictures: Iterable[tuple[np.ndarray, np.ndarray]], reach: float = CENTRE_REACH
+) -> dict[str, float | None]:
+    """Precision, recall and F1 of pictures as (truth centres n×2, told centres m×2), counted over all of them."""
+    whole = NOTHING
+    for truth_at, told_at in pictures:
+        matched = len(matched_centres(truth_at, told_at, reach))
+        whole += Detection(matched, len(told_at) - matched, len(truth_at) - matched, 0.0)
+    return {"precision": whole.precision, "recall": whole.recall, "f1": whole.dq}
 
 
 def assignment(cost: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from wsi_ml.models.rrdb import Esrgan, EsrganConfig, PlainRrdb, PlainRrdbConfig,
 from wsi_ml.models.sr_fast import SrFast, SrFastConfig
 from wsi_ml.models.sr_joint import SrJoint, SrJointConfig
 from wsi_ml.models.srresnet import MsrResNet, SrResNet, SrResNetConfig
+from wsi_ml.models.takahama import Takahama, TakahamaConfig
 from wsi_ml.models.tissue_cnn import TissueCnn, TissueCnnConfig
 from wsi_ml.models.unet_discriminator import UnetDiscriminator, UnetDiscriminatorConfig
 from wsi_ml.models.vgg import Vgg19, VggConfig
@@ -47,6 +48,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[Any], nn.Module], type]] = {
     "sr-gan-generator": (SrGanGenerator, RrdbConfig),
     "sr-joint": (SrJoint, SrJointConfig),
     "srresnet": (SrResNet, SrResNetConfig),
+    "takahama": (Takahama, TakahamaConfig),
     "takahama-extractor": (TakahamaExtractor, TakahamaExtractorConfig),
     "takahama-unet": (TakahamaUnet, TakahamaUnetConfig),
     "tissue-cnn": (TissueCnn, TissueCnnConfig),

@@ -25,6 +25,8 @@ PATCH_CELLS = 9
 PATCH_DROPOUT = 0.3
 PATCH = "patch"
 STRIDE = 16
+CELLS = (8, 4, 2, 1)
+"""Pixels on a side of a cell after each step of a decoder."""
 
 DEFAULT_TASKS: Mapping[str, int] = {"gland": 3, "lumen": 3, "nuclei": 3}
 
@@ -112,13 +114,19 @@ class Decoder(nn.Module):
             nn.Conv2d(width, head, 1), nn.BatchNorm2d(head), nn.ReLU(inplace=True), nn.Conv2d(head, channels, 1)
         )
 
-    def forward(self, mapped: Tensor, levels: list[Tensor]) -> Tensor:
-        """N×256×H/16 mapped features and the encoder's levels → N×channels×H×W logits."""
-        features = mapped
-        for step, skip in zip(self.steps, levels[-2::-1], strict=True):
+    def forward(self, mapped: Tensor, levels: list[Tensor], halo: int = 0) -> Tensor:
+        """N×256×H/16 mapped features and the encoder's levels → N×channels×(H − 2·halo)×(W − 2·halo) logits.
+
+        Within the halo no more is computed than the rest depends on: the result is that of the whole, cut.
+        """
+        features, cut = mapped, 0
+        for step, skip, cell in zip(self.steps, levels[-2::-1], CELLS, strict=True):
             features = functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-            features = step(features + skip)
-        return self.head(features)
+            # This step's two convolutions, and for each finer one these and two cells by enlarging.
+            beyond = max(cut, (halo - 2 * cell - 4 * (cell - 1)) // cell * cell)
+            features = step(_without_edge(features, (beyond - cut) // cell) + _without_edge(skip, beyond // cell))
+            cut = beyond
+        return self.head(_without_edge(features, halo - cut))
 
 
 class Cerberus(nn.Module):
@@ -150,9 +158,10 @@ class Cerberus(nn.Module):
         """Names of what the network tells: the dense tasks, then `patch`."""
         return (*self.config.tasks, *((PATCH,) if self.patch is not None else ()))
 
-    def forward(self, rgb: Tensor, tasks: Collection[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, rgb: Tensor, tasks: Collection[str] | None = None, halo: int = 0) -> dict[str, Tensor]:
         """Logits by task: N×channels×H×W of a dense one, N×classes of `patch`; only those named are computed.
 
+        Dense ones lack `halo` pixels at each side, which saves work and changes nothing else.
         Raises BadRequestError for a size that is no multiple of 16 and for a task that the network does not have.
         """
         if rgb.ndim != 4 or rgb.shape[1] != 3 or min(rgb.shape[2:]) < STRIDE or any(s % STRIDE for s in rgb.shape[2:]):
@@ -167,7 +176,7 @@ class Cerberus(nn.Module):
         told: dict[str, Tensor] = {}
         if any(name != PATCH for name in wanted):
             mapped = self.conv_map(levels[-1])
-            told = {name: self.decoders[name](mapped, levels) for name in wanted if name != PATCH}
+            told = {name: self.decoders[name](mapped, levels, halo) for name in wanted if name != PATCH}
         if PATCH in wanted:
             told[PATCH] = self.classify(levels[-1])
         return told
@@ -185,6 +194,11 @@ def _middle(features: Tensor, side: int) -> Tensor:
     height, width = features.shape[2:]
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     return features[:, :, top : top + min(height, side), left : left + min(width, side)]
+
+
+def _without_edge(features: Tensor, cells: int) -> Tensor:
+    """Features without so many cells at each side."""
+    return features[:, :, cells : features.shape[2] - cells, cells : features.shape[3] - cells] if cells else features
 
 
 def _convolved(channels: int, out: int) -> tuple[nn.Module, ...]:

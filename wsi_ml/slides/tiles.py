@@ -18,6 +18,7 @@ import numpy as np
 
 from wsi_ml.errors import LibraryError, ModelReplacedError, SourceUnavailableError
 from wsi_ml.geometry import DeepZoom, Region
+from wsi_ml.licences import is_free
 from wsi_ml.slides.codec import encode, encode_jpeg
 from wsi_ml.slides.kept import KeptTiles
 from wsi_ml.slides.kernel import halve_pixels
@@ -117,10 +118,12 @@ class Source:
 def best_upscaler(upscalers: Iterable[Facts], stored_mpp: float, sha256: str | None = None) -> Facts | None:
     """The network that `auto` shows on a slide of that µm/px, None where none is meant for it.
 
-    The first one offered, or the one of hash `sha256` (which kept tiles were compared with) where it is among them.
+    The first one offered whose licence is not for research only: such a one is never a default. Or the one of hash
+    `sha256` (which kept tiles were compared with) where it is among them.
     """
     fitting = [each for each in upscalers if each.kind == "sr" and each.mpp_range[0] <= stored_mpp <= each.mpp_range[1]]
-    return next((each for each in fitting if each.sha256 == sha256), fitting[0] if fitting else None)
+    free = [each for each in fitting if is_free(each)]
+    return next((each for each in fitting if each.sha256 == sha256), free[0] if free else None)
 
 
 class VersionTiles:
