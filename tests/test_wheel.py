@@ -105,8 +105,8 @@ def test_the_wheel_serves_from_an_environment_without_the_checkout(wheel, tmp_pa
     )
     names = [model["name"] for model in json.loads(models.stdout)["models"]]
     assert names == [
-        "bicubic", "sr-fast", "sr-joint", "nuclei-fast", "tissue", "tissue-fast", "tissue-joint", "trust-sr-fast",
-        "trust-sr-joint",
+        "bicubic", "sr-fast", "sr-joint", "nuclei", "nuclei-fast", "tissue", "tissue-fast", "tissue-joint",
+        "trust-sr-fast", "trust-sr-joint",
     ]  # fmt: skip
     assert serve_and_look(python, tmp_path) == {"slides": []}
 

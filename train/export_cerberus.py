@@ -28,10 +28,13 @@ from wsi_ml.inference.card import card_from_json
 NAME = "nuclei"
 POSTPROCESS: dict[str, Any] = {"min_area_um2": 6.0, "max_area_um2": 500.0}
 """Beside the rules of the task."""
+BETTER = "nuclei-fast"
+"""Has the higher PQ on every set of real pictures, so it is offered first."""
 NOTES = (
     "Cerberus (Graham et al. 2022) with the decoder of nuclei alone, half the published width and one block a stage; "
     "trained on CC0 and drawn pictures only, so it says nothing of the published network. All but four of the "
-    "hand-outlined pictures show haematoxylin alone: eosin and the tissue around were drawn over them."
+    "hand-outlined pictures show haematoxylin alone: eosin and the tissue around were drawn over them. On real H&E it "
+    "finds fewer nuclei than nuclei-fast (see the scores of both), which stays the one to take; it marks less keratin."
 )
 
 
@@ -51,7 +54,12 @@ def export(run: Path, output: Path, commit: str) -> Path:
         {**each, "pictures": len(trained), "held_out": held_out} if each["set"] == HAND_SET else each
         for each in about["data"]
     ]
-    about |= {"notes": f"{about['notes']} {NOTES}", "training": {"commit": commit, **about["training"]}, "scores": []}
+    about |= {
+        "better": BETTER,
+        "notes": f"{about['notes']} {NOTES}",
+        "training": {"commit": commit, **about["training"]},
+        "scores": [],
+    }
     card = dataclasses.replace(card, postprocess={**card.postprocess, **POSTPROCESS}, about=about)
     settled, weights = settle(PublishedModel(card, facts.weights), NAME)
     value = {**settled.to_json(), "weights": f"{NAME}.safetensors"}

@@ -25,7 +25,8 @@ import { durationText, regionText } from "./layerfacts.js";
 /** @typedef {{name: string, kind: string, classes: {name: string, color: string | null}[], mpp: number,
  *   mpp_range: [number, number], sha256: string, background?: string[],
  *   title?: string, licence?: string, research_only?: boolean, label_kinds?: string[],
- *   trust?: {upscaler: string, compared: string}}} Model trust: of the trust map of an upscaler */
+ *   better?: string, trust?: {upscaler: string, compared: string}}} Model better: a model that does the same and scores higher;
+ *   trust: of the trust map of an upscaler */
 
 /** Side of the largest region that is computed at once, beside the slides: base-plane pixels. */
 export const QUICK_SIDE = 8192;
@@ -120,15 +121,17 @@ export function labelsText({ label_kinds: kinds = [] }) {
   return kinds.length ? `learnt from ${listText(kinds.map((kind) => LABELS[kind] ?? kind), 4)}` : "";
 }
 
-/** Models in the order they are offered in: those that fit the slide first, of these the free ones first.
+/** Models in the order they are offered in: those that fit the slide first, of these the free ones first, of these those
+ * whose card names no better one.
  * @param {Model[]} models @param {number | null} storedMpp @returns {Model[]} */
 export function inOrder(models, storedMpp) {
-  const rank = (/** @type {Model} */ model) => (whyNot(model, storedMpp) === null ? (model.research_only ? 1 : 0) : 2);
+  const rank = (/** @type {Model} */ model) =>
+    whyNot(model, storedMpp) === null ? (model.research_only ? 2 : model.better ? 1 : 0) : 3;
   return [...models].sort((one, other) => rank(one) - rank(other));
 }
 
 /** The model that is chosen where nobody chose: the first that fits and is not for research only.
- * @param {Model[]} ordered @param {number | null} storedMpp @returns {Model | undefined} */
+ * @param {Model[]} ordered by `inOrder` @param {number | null} storedMpp @returns {Model | undefined} */
 export function defaultOf(ordered, storedMpp) {
   return ordered.find((model) => whyNot(model, storedMpp) === null && !model.research_only);
 }

@@ -56,7 +56,12 @@ def test_the_report_has_the_papers_figures_beside_ours(tmp_path, monkeypatch):
     text = multistage_tables.body(runs(), tmp_path)
     for paper in TABLE_1.values():
         assert f"{paper.area[0]:.2f} ± {paper.area[1]:.2f}" in text
-    assert "96.00 ± 1.41" in text and "exact truth" in text and "100 patches of 64 px" in text and "20.0% of them tumour" in text
+    assert (
+        "96.00 ± 1.41" in text
+        and "exact truth" in text
+        and "100 patches of 64 px" in text
+        and "20.0% of them tumour" in text
+    )
     assert "## Table 1 on real slides, as far as it goes\n\nNot measured." in text and "heatmaps.png" not in text
     told = run_of("separate", 80, 0.9, 0.9, "multistage_teacher")
     assert "agreement with a model, not accuracy" in multistage_tables.body([told], tmp_path)

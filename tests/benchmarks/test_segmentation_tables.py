@@ -71,8 +71,9 @@ def test_verdicts_are_counted_and_those_within_the_spread_marked():
         Direction("c", "", "–", None),
     ]
     text = segmentation_tables.directions(found)
-    assert text.startswith("1 of 2 directions that were measured reproduced; 1 verdicts rest on less")
+    assert text.startswith("1 of 2 directions that were measured reproduced; 1 of these verdicts rest on less")
     assert line_of(text, "a").endswith("| yes |") and line_of(text, "c").endswith("| not measured |")
+    assert "what another seed changes is not known." in segmentation_tables.directions(found, seeds=False)
     assert line_of(text, "b").endswith("| **no**, within the seeds' spread |")
 
 
@@ -110,8 +111,9 @@ def test_directions_follow_from_the_figures():
     assert line_of(text, "β = 3 is best").endswith(
         "| 3 .8479, 4 .8450, 2 .8437, 1 .8431, 5 .8423, 6 .8419 | 1 .7200, 3 .7000 | **no**, within the seeds' spread |"
     )
-    assert "mean gain +.100 up to 20 %, +.010 from 50 % | yes |" in text
+    assert "mean gain +.100 up to 20 %, +.010 from 50 % | yes, within the seeds' spread |" in text
     assert line_of(text, "α = 1 is best").endswith("| not measured |")
+    assert "S alone has .800 with 50 % of the pixel labels, at least 95 % of its best (.800)" in text
     judge = Judge(runs)
     assert judge.spread == pytest.approx(0.04 / 2**0.5)
     assert not above(judge, "x", [("a", "s-10", "s-50")], "").holds

@@ -13,15 +13,20 @@ from tests.data.task_circles import circles_picture, flat_patches
 from tests.inference.fakes import add_picture
 from train import cards_cerberus, cerberus, export_cerberus, loop, publish
 from train.cerberus_data import CerberusData
+from train.evaluate_nuclei import segment, tell
 from wsi_ml.data.instance_targets import boxes
-from wsi_ml.data.nuclei import VALIDATION
+from wsi_ml.data.nuclei import VALIDATION, draw_parts
 from wsi_ml.data.task_batches import TaskBatches
 from wsi_ml.data.task_pictures import DRAWN_TYPES, instance_task
 from wsi_ml.data.tissue import CLASSES
 from wsi_ml.errors import BadRequestError
+from wsi_ml.inference.card import read_card
+from wsi_ml.inference.cerberus_maps import halo_for
 from wsi_ml.inference.predicting import PredictRequest, predict
-from wsi_ml.inference.predictor import available_predictors, open_predictor
+from wsi_ml.inference.predictor import WEIGHTS_FOLDER, available_predictors, open_predictor
 from wsi_ml.layers.store import LayerStore
+from wsi_ml.metrics.label_maps import detection
+from wsi_ml.models import checkpoint, parameter_count
 from wsi_ml.slides.library import Library
 
 NAMES = tuple(CLASSES.values())
@@ -44,7 +49,7 @@ def runs(tmp_path_factory):
         return CerberusData(source, held_out, patches[:3], ("held",), ("kept",), DRAWN_TYPES)
 
     values = {
-        "preset": "tiny", "width": 4, "batch": 4, "side": 64, "patch_side": 32, "patch_share": 0.1, "threads": 1,
+        "preset": "tiny", "width": 4, "batch": 2, "side": 64, "patch_side": 32, "patch_share": 0.1, "threads": 1,
         "nuclei_sets": "drawn", "device": "cpu", "precision": "fp32", "average": 0.9, "rate": 5e-3,
         "validate_every": 1000, "warm_up": 2,
     }  # fmt: skip
@@ -53,7 +58,7 @@ def runs(tmp_path_factory):
         patch.setattr(cards_cerberus, "CORE", 128)
         for name, more in {
             "all": {"tasks": TASKS, "steps": 2, "validate_every": 2},
-            "discs": {"tasks": "nuclei", "target": "plus", "steps": 60},
+            "discs": {"tasks": "nuclei", "target": "plus", "steps": 45},
             "interiors": {"tasks": "nuclei", "target": "base", "steps": 2},
         }.items():
             keys = {**values, **more, "run": root / name}
@@ -136,7 +141,7 @@ def test_scores_and_places(runs, library, tmp_path):
     (run / "results.json").write_text(json.dumps({"rows": rows}))
     about = published(run, library)["scored"].about
     assert about["scores"] == [{"task": "nuclei", "set": "drawn scene", "truth": "exact", "rows": 9, "dice": 0.5}]
-    assert about["training"]["steps"] == 60 and about["parameters"] == sum(
+    assert about["training"]["steps"] == 45 and about["parameters"] == sum(
         tensor.numel() for name, tensor in loop.part(loop.read_state(run)[2], "model").items()
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )  # fmt: skip
@@ -164,7 +169,31 @@ def test_the_shipped_card_tells_what_it_learnt_from(runs, tmp_path, monkeypatch,
         "abc",
     )
     assert predictor.card.postprocess["objects"] == "nuclei" and predictor.card.postprocess["max_area_um2"] == 500.0
-    assert about["scores"] == [] and about["licence"] == "MIT" and "half the published width" in about["notes"]
+    assert (
+        about["better"] == "nuclei-fast"
+        and about["scores"] == []
+        and about["licence"] == "MIT"
+        and "half the published width" in about["notes"]
+    )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["nuclei.json", "nuclei.safetensors"]
     assert export_cerberus.main(["--run", str(runs / "all"), "--output", str(tmp_path)]) == 2
     assert "all is no run of nuclei alone" in capsys.readouterr().err
+
+
+def test_the_shipped_card_fits_its_weights():
+    file = WEIGHTS_FOLDER / "nuclei.json"
+    card, about = read_card(file), read_card(file).about
+    model = checkpoint.load(file.parent / about["weights"], card.sha256, about["architecture"], about["config"])
+    assert parameter_count(model) == about["parameters"] <= 1_600_000
+    assert (card.halo, card.side - 2 * card.halo) == (halo_for(about["config"]["blocks"], "nuclei"), 512)
+    assert {each["licence"] for each in about["data"]} == {"CC0 1.0", "MIT"}
+    rows = {row["set"].split(":")[0]: row["pq"] for row in about["scores"]}
+    assert set(rows) == {"dsb2018 test", "drawn scene", "MoNuSeg 2018 training, 13 pictures"}
+
+
+def test_the_shipped_network_finds_drawn_nuclei():
+    """A part of a scene that nothing was trained on, as a slide would be told."""
+    predictor = open_predictor("nuclei", device="cpu", threads=1)
+    part = draw_parts(9_000, 1)[0].picture
+    told = segment(tell(predictor, part.rgb[:256, :256].copy()), predictor.card)
+    assert detection(part.labels[:256, :256], told).pq > 0.8
