@@ -160,8 +160,8 @@ def effort(runs: Sequence[RunResult]) -> str:
     return text + (f" Parameters: {', '.join(f'{size:,}' for size in sizes)}." if sizes else "")
 
 
-def directions(found: Sequence[Direction]) -> str:
-    """The table of what reproduced, with its count."""
+def directions(found: Sequence[Direction], seeds: bool = True) -> str:
+    """The table of what reproduced, with its count; without `seeds` it is not known what another seed changes."""
     verdicts = {True: "yes", False: "**no**", None: "not measured"}
     rows: list[dict[str, object]] = [
         {"the paper says": each.words, "paper": each.paper, "ours": each.ours,
@@ -170,8 +170,9 @@ def directions(found: Sequence[Direction]) -> str:
     ]  # fmt: skip
     measured = [each for each in found if each.holds is not None]
     held, close = sum(bool(each.holds) for each in measured), sum(each.close for each in measured)
-    told = f"{held} of {len(measured)} directions that were measured reproduced; {close} verdicts rest on less than "
-    return f"{told}what another seed changes.\n\n{table(rows)}"
+    told = f"{held} of {len(measured)} directions that were measured reproduced"
+    less = f"{close} of these verdicts rest on less than what another seed changes"
+    return f"{told}; {less if seeds else 'what another seed changes is not known'}.\n\n{table(rows)}"
 
 
 def spread(rows: Iterable[Sequence[float | None]]) -> float | None:

@@ -21,6 +21,8 @@ from benchmarks.semi_paper import (
     TABLES_6_7,
 )
 
+NEAR = 0.95
+"""Share of the best DSC that counts as near it."""
 Named = Sequence[tuple[str, str]]
 """(setting as printed, name of the run)."""
 
@@ -113,7 +115,7 @@ def found_directions(rows: Any, runs: Sequence[RunResult]) -> str:
         above(judge, "all pixel labels are worth more than classes (S′+C against S+C)",
               [("N = 25", "group-full-25", "group-sc-25"), ("N = 45", "group-full-45", "group-sc-45")], "figure 6"),
     ]  # fmt: skip
-    return f"{directions(found)}\n\n{spread_words(judge)}"
+    return f"{directions(found, judge.spread is not None)}\n\n{spread_words(judge)} {enough(judge)}".rstrip()
 
 
 def against_methods(judge: Judge) -> list[Direction]:
@@ -131,7 +133,7 @@ def against_methods(judge: Judge) -> list[Direction]:
 
 
 def shrinking(judge: Judge, words: str, few: Sequence[int], many: Sequence[int]) -> Direction:
-    """The mean gain of S+C over S at small shares is above that at large ones."""
+    """The mean gain of S+C over S at small shares is above 0 and above that at large ones."""
 
     def gain(shares: Sequence[int], dsc: Callable[[str, int], float | None]) -> float | None:
         each = [(dsc("sc", share), dsc("s", share)) for share in shares]
@@ -151,7 +153,27 @@ def shrinking(judge: Judge, words: str, few: Sequence[int], many: Sequence[int])
     one, two = gain(few, measured), gain(many, measured)
     if one is None or two is None:
         return Direction(words, paper, "–", None)
-    return Direction(words, paper, told(one, two), one > two)
+    error = (judge.spread or 0.0) * sum(2 / len(_measured(judge, shares)) for shares in (few, many)) ** 0.5
+    return Direction(words, paper, told(one, two), one > max(two, 0.0), abs(one - two) < 2 * error)
+
+
+def _measured(judge: Judge, shares: Sequence[int]) -> list[int]:
+    """The shares at which both S and S+C were measured."""
+    return [share for share in shares if judge.dsc(f"sc-{share}") is not None and judge.dsc(f"s-{share}") is not None]
+
+
+def enough(judge: Judge) -> str:
+    """From which share of pixel labels on S is near its best, beyond which these runs can show little."""
+    known = [(share, judge.dsc(f"s-{share}")) for share in SHARES]
+    measured = [(share, dsc) for share, dsc in known if dsc is not None]
+    if len(measured) < 2:
+        return ""
+    top = max(dsc for _, dsc in measured)
+    share, dsc = next((share, dsc) for share, dsc in measured if dsc >= NEAR * top)
+    return (
+        f"S alone has {figure(dsc)} with {share} % of the pixel labels, at least {100 * NEAR:g} % of its best "
+        f"({figure(top)}): beyond that share this task leaves little for more labels, or for classes, to add."
+    )
 
 
 def spread_words(judge: Judge) -> str:

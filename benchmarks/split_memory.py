@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -53,12 +54,16 @@ def loss_on_map(unet: nn.Module, count: int, side: int, device: torch.device) ->
 def gradients_of(
     way: str, count: int, options: argparse.Namespace, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, float]:  # fmt: skip
-    """(all gradients, seconds) of one update; the networks begin from the same numbers each time."""
+    """(all gradients, seconds) of one update; the networks begin from the same numbers each time.
+
+    On a CPU the seconds are the processor's, so that other work on the machine does not count.
+    """
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     torch.manual_seed(0)
     extractor = build("takahama-extractor", classes=0).eval().to(device, dtype)
     unet = build("takahama-unet", base=options.base).to(device, dtype)
     loss_of = loss_on_map(unet, count, options.map, device)
-    began = time.perf_counter()
+    began = clock()
     if way == "whole":
         loss_of(extractor(patches(range(count), options.crop, device).to(dtype))).backward()
     else:
@@ -71,7 +76,7 @@ def gradients_of(
     found = torch.cat([each.grad.flatten() for model in (extractor, unet) for each in model.parameters()])
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return found, time.perf_counter() - began
+    return found, clock() - began
 
 
 def peak(device: torch.device) -> float:
@@ -139,13 +144,15 @@ def main() -> None:
     text = (
         f"GoogLeNet with 16 features and a U-Net of base {options.base} on a map of {options.map} × {options.map}; "
         f"patches of {options.crop} px, chunks of {options.chunk}, float32, {options.device}, {options.threads} "
-        "threads. Memory is what an update takes on top of that of one patch. “–”: not tried, or no memory for it.\n\n"
+        "threads. Memory is what an update takes on top of that of one patch; seconds on a CPU are the processor's. "
+        "“–”: not tried, or no memory for it.\n\n"
         + table(rows)
         + f"\n\nGradients of {few} patches in three chunks, split against whole: relative difference {difference:.1e} "
         f"in float32 and {exact_difference:.1e} in float64; whole passes in both are {rounding:.1e} apart."
     )
     if options.write:
-        write_result("split_memory", "End-to-end learning in chunks", "python -m benchmarks.split_memory --write", text)
+        command = f"python -m benchmarks.split_memory {shlex.join(sys.argv[1:])}"
+        write_result("split_memory", "End-to-end learning in chunks", command, text)
     else:
         print(text)
 
