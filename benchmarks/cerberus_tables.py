@@ -264,8 +264,8 @@ def body(runs: Sequence[RunResult], folder: Path) -> str:
         "Where a network tells glands, lumina count inside these: who loses glands loses lumina too. STL: one run for "
         "each task. Minutes are of a machine that did other work as well; compare steps.",
         "## Directions",
-        "How much a seed changes is known from rows with two seeds, which are those of single tasks; others have one, so "
-        "that a single verdict proves little.",
+        "How much a seed changes is known from rows with two seeds, which are those of single tasks; others have one, "
+        "so that a single verdict proves little.",
         directions(found_directions(rows)),
         "## All scores", "Means over pictures; matched above IoU ½. Hand-outlined nuclei are scaled by their truth.",
         all_scores(rows),
