@@ -83,6 +83,11 @@ def cycle_rows(found: Judged) -> list[Row]:
     return rows
 
 
+def order(correlation: float | None) -> str:
+    """A rank correlation for people; – where the cells have no order."""
+    return "–" if correlation is None else f"{correlation:.2f}"
+
+
 def estimate_rows(found: Judged) -> list[Row]:
     """How the estimated difference of each calibrated model holds on each slide, and on all of them."""
     rows: list[Row] = []
@@ -96,7 +101,7 @@ def estimate_rows(found: Judged) -> list[Row]:
             rows.append({
                 "stored JPEG": history, "slide": slide, "method": model, "cells": held["cells"],
                 "true": f"{held['true']:.2f}", "estimated": f"{held['estimated']:.2f}", "off": f"{held['off']:.2f}",
-                "ρ estimate": f"{held['correlation']:.2f}", "ρ cycle": f"{held['cycle_correlation']:.2f}",
+                "ρ estimate": order(held["correlation"]), "ρ cycle": order(held["cycle_correlation"]),
                 "contradicts": f"{contradicts.mean():.2%}",
             })  # fmt: skip
     return rows

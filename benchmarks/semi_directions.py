@@ -180,11 +180,11 @@ def spread_words(judge: Judge) -> str:
     """How far seeds lie apart, which says how much a difference means."""
     if judge.spread is None:
         return f"One seed each: what another seed changes is not known. Rows of β, α and losses share `{BASE}`."
-    seeds = sum(count > 1 for count in judge.counts.values())
+    rows = sorted(name for name, count in judge.counts.items() if count > 1)
     return (
-        f"Between seeds of one row the DSC has a standard deviation of {figure(judge.spread)} (pooled over {seeds} "
-        "rows). A verdict is marked as within it where the two sides lie nearer than twice the standard error of their "
-        "difference."
+        f"Between seeds of one row the DSC has a standard deviation of {figure(judge.spread)}, of the rows "
+        f"{', '.join(f'`{name}`' for name in rows)}; the others have one seed and may scatter more. A verdict is "
+        "marked as within it where the two sides lie nearer than twice the standard error of their difference."
     )
 
 

@@ -56,7 +56,8 @@ TRIED = (
 )
 SMALL = (
     "Ours are small on purpose, to fit two processor cores: `esp-psp` of widths {widths}, {steps} steps of "
-    "{batch} pictures of {side} px at ×{magnification}, the same for every run; nothing was tuned on the test slides."
+    "{batch} pictures of {side} px at ×{magnification}, the same for every run. "
+    "None of it was chosen by these test pictures."
 )
 
 
@@ -171,8 +172,8 @@ def draw(rows: Rows, folder: Path) -> None:
              Line("S, paper (other data)", [TABLES_4_5[share][0][0] for share in SHARES], True, 0),
              Line("S+C, paper (other data)", [TABLES_4_5[share][1][0] for share in SHARES], True, 1)]  # fmt: skip
     compared = [
-        Line(title.replace("`", ""), [rows.dsc(f"{prefix}-{share}") for share in SHARES], colour=number + 1)
-        for number, (title, prefix, _) in enumerate(METHODS)
+        Line(title.replace("`", ""), [rows.dsc(f"{prefix}-{share}") for share in SHARES], colour=colour)
+        for colour, (title, prefix, _) in zip((1, 2, 3, 6, 5), METHODS, strict=True)
     ]
     draw_chart(folder / "labels.png", [
         Panel("DSC: segmentation alone and with classes", shares, "pixel labels, %", lines),

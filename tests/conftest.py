@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ocular", deadline=None)  # no test asserts a time, not even by a library's default
+settings.load_profile("ocular")
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

@@ -101,7 +101,7 @@ def summary(trust: dict[str, Any]) -> str:
     for row in [*trust["held_out"], {"slide": "all test slides", "part": "", **trust["test"]}]:
         lines.append(
             f"{row['slide']:<30}{row['part']:<12}true {row['true']:.2f}  estimated {row['estimated']:.2f}  "
-            f"off {row['off']:.2f}  ρ {row['correlation']:.2f} (cycle error {row['cycle_correlation']:.2f})"
+            f"off {row['off']:.2f}  ρ {_order(row['correlation'])} (cycle error {_order(row['cycle_correlation'])})"
         )
     for row in trust["reliability"]:
         end = "" if row["to"] is None else f" to {row['to']:g}"
@@ -110,6 +110,10 @@ def summary(trust: dict[str, Any]) -> str:
             f"true {row['true']:.2f} ({row['p5']:.2f} to {row['p95']:.2f})"
         )
     return "\n".join(lines)
+
+
+def _order(correlation: float | None) -> str:
+    return "–" if correlation is None else f"{correlation:.2f}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import { make } from "./dom.js";
 /** @typedef {{upscaler: string, upscaler_sha256: string, compared: keyof typeof NOTES, measure: string,
  *   score: string, floor: number | null, bands: {name: string, limits: string, words: string}[], held_out?: HeldOut[]}}
  *   Trust */
-/** @typedef {{slide: string, part: string, off: number, correlation: number}} HeldOut How an estimate did on a slide
+/** @typedef {{slide: string, part: string, off: number, correlation: number | null}} HeldOut How an estimate did on a slide
  *   that it was not fitted on: mean distance from the truth in grey levels, rank correlation with it */
 
 const NOTES = {
@@ -37,10 +37,11 @@ export function trustProof({ compared, held_out: slides = [] }) {
     return low === high ? low : `${low} to ${high}`;
   };
   const off = span(slides.map((slide) => slide.off));
-  const order = span(slides.map((slide) => slide.correlation));
+  const orders = slides.map((slide) => slide.correlation).filter((each) => each !== null);
+  const order = orders.length ? ` ${span(orders)}` : " unknown";
   const many = slides.length === 1 ? "On 1 slide" : `On ${slides.length} slides`;
   return `${many} that it was not fitted on the estimate was off by ${off} grey levels in the mean, and put places in
-    order with rank correlation ${order} (1 would be perfect, 0 useless).`.replace(/\s+/g, " ");
+    order with rank correlation${order} (1 would be perfect, 0 useless).`.replace(/\s+/g, " ");
 }
 
 /** Bands that the slide has, the most trusted first, with their share of the mapped area.

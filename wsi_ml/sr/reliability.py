@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ def joined(parts: Iterable[JudgedCells]) -> JudgedCells:
 def held_up(calibration: Calibration, cells: JudgedCells) -> dict[str, Any]:
     """How the estimate did on cells it was not fitted on: means in grey levels, and Spearman's ρ with the truth.
 
-    `off` is the mean |estimate − truth| of a cell, `cycle_correlation` the ρ of the cycle error beside it.
+    `off` is the mean |estimate − truth| of a cell, `cycle_correlation` the ρ of the cycle error beside it; a ρ is None
+    where one of the two is the same in all cells, which have no order then (JSON knows no NaN).
     """
     estimated = calibration(cells.detail)
     return {
@@ -56,9 +58,14 @@ def held_up(calibration: Calibration, cells: JudgedCells) -> dict[str, Any]:
         "true": round(float(cells.true.mean()), 3),
         "estimated": round(float(estimated.mean()), 3),
         "off": round(float(np.abs(estimated - cells.true).mean()), 3),
-        "correlation": round(rank_correlation(estimated, cells.true), 3),
-        "cycle_correlation": round(rank_correlation(cells.cycle_mean, cells.true), 3),
+        "correlation": _order(estimated, cells.true),
+        "cycle_correlation": _order(cells.cycle_mean, cells.true),
     }
+
+
+def _order(values: np.ndarray, truth: np.ndarray) -> float | None:
+    found = rank_correlation(values, truth)
+    return None if math.isnan(found) else round(found, 3)
 
 
 def reliability(calibration: Calibration, cells: JudgedCells, limits: Sequence[float]) -> list[dict[str, Any]]:
