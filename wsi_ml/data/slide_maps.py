@@ -109,6 +109,12 @@ def slide_maps(found: SlideFeatures, side: int, maps_of: str = "slide") -> list[
     return maps
 
 
+def shuffled(number: int, count: int, seed: Sequence[int]) -> int:
+    """Which of `count` things comes as number `number`: each once an epoch, in an order drawn anew for every epoch."""
+    epoch, place = divmod(number, count)
+    return int(np.random.default_rng([*seed, epoch]).permutation(count)[place])
+
+
 class MapRows:
     """Endless: every map with a label once an epoch, in another order each time.
 
@@ -125,9 +131,7 @@ class MapRows:
         """Batch `index`, the same at every call."""
         chosen = []
         for number in range(index * self.size, (index + 1) * self.size):
-            epoch, place = divmod(number, len(self.maps))
-            order = np.random.default_rng([self.seed, 3, epoch]).permutation(len(self.maps))
-            chosen.append(self.maps[int(order[place])])
+            chosen.append(self.maps[shuffled(number, len(self.maps), (self.seed, 3))])
         return MapBatch(np.stack([each.features for each in chosen]), np.stack([each.labels for each in chosen]))
 
     def __len__(self) -> int:

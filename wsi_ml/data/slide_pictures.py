@@ -15,7 +15,7 @@ from wsi_ml.data.batches import batches_an_epoch
 from wsi_ml.data.patch_grid import NOLABEL, Placement, centred, label_map
 from wsi_ml.data.patch_slide_batches import in_other_light
 from wsi_ml.data.patch_slides import PatchSlide
-from wsi_ml.data.slide_maps import groups_of
+from wsi_ml.data.slide_maps import groups_of, shuffled
 from wsi_ml.errors import BadRequestError
 
 SHRINK = 8
@@ -92,9 +92,8 @@ class PictureRows:
         """Batch `index`, the same at every call."""
         pictures, labels = [], []
         for number in range(index * self.size, (index + 1) * self.size):
-            epoch, place = divmod(number, len(self.pictures))
-            order = np.random.default_rng([self.seed, 4, epoch]).permutation(len(self.pictures))
-            rgb, truth = self._varied(self.pictures[int(order[place])], np.random.default_rng([self.seed, 5, number]))
+            picture = self.pictures[shuffled(number, len(self.pictures), (self.seed, 4))]
+            rgb, truth = self._varied(picture, np.random.default_rng([self.seed, 5, number]))
             pictures.append(rgb)
             labels.append(truth)
         return PictureBatch(np.stack(pictures), np.stack(labels))
